@@ -1,0 +1,130 @@
+// Package linux makes the few Linux calls that crank needs, and is the only importer of
+// golang.org/x/sys.
+package linux
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Retry calls f until it fails with something else than EINTR. Go installs its handlers with
+// SA_RESTART, but not every call restarts (signal(7)).
+func retry(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// WaitStatus is how a process ended.
+type WaitStatus = unix.WaitStatus
+
+// WaitAny reaps one child that has ended, whichever. pid is 0 where none has ended yet; more is
+// false where there are no children at all (ECHILD).
+func WaitAny() (pid int, status WaitStatus, more bool, err error) {
+	err = retry(func() (err error) {
+		pid, err = unix.Wait4(-1, &status, unix.WNOHANG|unix.WALL, nil)
+		return err
+	})
+	if err == unix.ECHILD {
+		return 0, 0, false, nil
+	}
+	return pid, status, err == nil, os.NewSyscallError("wait4", err)
+}
+
+// SetSubreaper makes this process adopt orphaned descendants (prctl(2), PR_SET_CHILD_SUBREAPER).
+func SetSubreaper() error {
+	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))
+}
+
+// PidfdOpen returns a descriptor for a process (close-on-exec always, pidfd_open(2)).
+func PidfdOpen(pid int) (int, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	return fd, os.NewSyscallError("pidfd_open", err)
+}
+
+// PidfdSignal signals the process of a pidfd. unsupported is true where the kernel or a seccomp
+// profile does not let it.
+func PidfdSignal(pidfd int, sig unix.Signal) (unsupported bool, err error) {
+	err = unix.PidfdSendSignal(pidfd, sig, nil, 0)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return true, err
+	}
+	return false, os.NewSyscallError("pidfd_send_signal", err)
+}
+
+// Kill is kill(2): a negative pid is a process group.
+func Kill(pid int, sig unix.Signal) error {
+	return os.NewSyscallError("kill", unix.Kill(pid, sig))
+}
+
+// CloseOnExecFrom marks every descriptor from first on close-on-exec. Kernels before 5.11 and
+// sandboxes have no close_range(2); there /proc/self/fd is walked.
+func CloseOnExecFrom(first int) error {
+	err := unix.CloseRange(uint(first), ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC)
+	if err == nil {
+		return nil
+	}
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if fd := atoi(e.Name()); fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return nil
+}
+
+// atoi returns -1 for what is no number.
+func atoi(s string) int {
+	n := 0
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return -1
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n
+}
+
+// ClosePair closes both ends; it is for error paths.
+func Close(fds ...int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+// Pipe returns a close-on-exec pipe in blocking mode.
+func Pipe() (r, w int, err error) {
+	var p [2]int
+	err = unix.Pipe2(p[:], unix.O_CLOEXEC)
+	return p[0], p[1], os.NewSyscallError("pipe2", err)
+}
+
+// Read reads once.
+func Read(fd int, p []byte) (n int, err error) {
+	err = retry(func() (err error) {
+		n, err = unix.Read(fd, p)
+		return err
+	})
+	return n, os.NewSyscallError("read", err)
+}
+
+// IsTerminal reports whether fd is a terminal.
+func IsTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
+}
+
+// StatusFlags returns the flags of an open file description (F_GETFL), O_NONBLOCK among them.
+func StatusFlags(fd int) (int, error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return flags, os.NewSyscallError("fcntl", err)
+}

@@ -1,0 +1,1 @@
+// This file lets origin.go declare a function without a body.

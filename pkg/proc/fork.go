@@ -1,0 +1,337 @@
+package proc
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/origin"
+)
+
+// Why not syscall.ForkExec: LISTEN_PID must hold the child's own pid, so a step between fork and
+// exec is needed that Go has no hook for. The usual answer, executing crank itself first and then
+// the app, costs a second start of a Go program each time; the terminal's foreground group, the
+// OOM score and no_new_privs would have to be set there as well. So the child's side is written
+// out below, in the manner of syscall.forkAndExecInChild, with the three runtime hooks that the
+// runtime exports for exactly this use.
+//
+//	parent                           child
+//	------                           -----
+//	ForkLock, beforeFork
+//	clone ─────────────────────────► afterForkInChild (handlers to default, mask as inherited)
+//	afterFork, ForkLock              group, terminal, OOM score, directory, limits, descriptors
+//	read the pipe ◄──── step, errno ── a step or execve failed: exit
+//	              ◄──── end of file ── execve succeeded (the pipe is close-on-exec)
+//
+// The parent blocks from clone to execve, about half a millisecond. It follows that a Process that
+// Start returned already runs the app: a signal cannot meet the child before its execve.
+
+// step says in the child's report what failed.
+type step uint32
+
+const (
+	stepGroup step = iota
+	stepDir
+	stepNoNewPrivs
+	stepFiles
+	stepLimit
+	stepExec
+)
+
+func (s step) String() string {
+	return [...]string{"setpgid", "change directory to", "prctl(PR_SET_NO_NEW_PRIVS) for", "pass descriptors to", "setrlimit for", "execute"}[s]
+}
+
+// report is what the child writes into the pipe.
+type report struct {
+	step  step
+	errno syscall.Errno
+}
+
+// child is all that the child's side reads. It is prepared by the parent, since the child must not
+// allocate.
+type child struct {
+	path, dir *byte
+	argv, env **byte
+	listenPID []byte // the entry of env to complete with the pid; nil: none
+	pidOffset int
+	files     []int // files[i] becomes descriptor i; -1: closed. The child uses it as scratch
+	pipe      int
+	terminal  int
+	oomScore  []byte // nil: leave it
+	oomPath   *byte
+	noNewPriv bool
+	nofile    origin.Limit
+	setNofile bool
+	report    report
+	sigttou   uint64
+	oldmask   uint64
+	pgrp      int32
+}
+
+const listenPIDPrefix = "LISTEN_PID="
+
+func prepare(spec Spec, pipe int) (*child, error) {
+	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, sigttou: 1 << (syscall.SIGTTOU - 1)}
+	if spec.Terminal == 0 {
+		c.terminal = -1
+	} else {
+		c.terminal--
+	}
+	var err error
+	if c.path, err = syscall.BytePtrFromString(spec.Path); err != nil {
+		return nil, fmt.Errorf("%q: %w", spec.Path, err)
+	}
+	if spec.Dir != "" {
+		if c.dir, err = syscall.BytePtrFromString(spec.Dir); err != nil {
+			return nil, fmt.Errorf("%q: %w", spec.Dir, err)
+		}
+	}
+	argv, err := syscall.SlicePtrFromStrings(spec.Argv)
+	if err != nil {
+		return nil, fmt.Errorf("an argument: %w", err)
+	}
+	c.argv = &argv[0]
+	env := spec.Env
+	if spec.ListenPID {
+		env = append(env[:len(env):len(env)], listenPIDPrefix+strings.Repeat("0", 20))
+	}
+	envp, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return nil, fmt.Errorf("a variable: %w", err)
+	}
+	c.env = &envp[0]
+	if spec.ListenPID {
+		c.listenPID = unsafe.Slice(envp[len(env)-1], len(env[len(env)-1])+1)
+		c.pidOffset = len(listenPIDPrefix)
+	}
+	c.files = append([]int(nil), spec.Files...)
+	if spec.OOMScoreAdj != "" {
+		c.oomScore = []byte(spec.OOMScoreAdj)
+		c.oomPath, _ = syscall.BytePtrFromString("/proc/self/oom_score_adj")
+	}
+	c.nofile, c.setNofile = origin.Nofile()
+	return c, nil
+}
+
+// fork starts the child and waits until it runs the app. pidfd is -1 on kernels before 5.2.
+func fork(spec Spec) (pid, pidfd int, err error) {
+	r, w, err := linux.Pipe()
+	if err != nil {
+		return 0, -1, err
+	}
+	defer linux.Close(r)
+	c, err := prepare(spec, w)
+	if err != nil {
+		linux.Close(w)
+		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: err}
+	}
+	pid, pidfd, errno := clone(c)
+	linux.Close(w)
+	runtime.KeepAlive(c)
+	if errno != 0 {
+		return 0, -1, &StartError{Op: "fork for", Path: spec.Path, Err: errno}
+	}
+
+	var rep report
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(&rep)), unsafe.Sizeof(rep))
+	n, err := linux.Read(r, buf)
+	if n == 0 && err == nil {
+		return pid, pidfd, nil
+	}
+	// The child is about to exit; its status belongs to nobody.
+	linux.Close(pidfd)
+	discard(pid)
+	if n != len(buf) {
+		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: fmt.Errorf("no report from the child (%d bytes, %v)", n, err)}
+	}
+	path := spec.Path
+	if rep.step == stepDir {
+		path = spec.Dir
+	}
+	return 0, -1, &StartError{Op: rep.step.String(), Path: path, Err: rep.errno}
+}
+
+// clone forks. Everything after clone(2) in the child is in run.
+//
+//go:norace
+//go:noinline
+func clone(c *child) (pid, pidfd int, errno syscall.Errno) {
+	// clone(2): with CLONE_PIDFD the descriptor is stored where CLONE_PARENT_SETTID would store the
+	// pid. An older kernel ignores the flag and stores nothing.
+	fd := int32(-1)
+	flags := uintptr(syscall.SIGCHLD) | clonePidfd
+	stack := uintptr(0)
+	if runtime.GOARCH == "s390x" {
+		flags, stack = stack, flags // CONFIG_CLONE_BACKWARDS2
+	}
+	syscall.ForkLock.Lock()
+	runtimeBeforeFork()
+	r1, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags, stack, uintptr(unsafe.Pointer(&fd)), 0, 0, 0)
+	if errno == 0 && r1 == 0 {
+		runtimeAfterForkInChild()
+		c.run()
+	}
+	runtimeAfterFork()
+	syscall.ForkLock.Unlock()
+	return int(r1), int(fd), errno
+}
+
+const clonePidfd = 0x1000
+
+// run is the child. There is one thread and a copy of the parent's memory in an unknown state: no
+// allocation, no lock, no growth of the stack, no call but RawSyscall, and no store of a pointer
+// (the garbage collector's write barrier may be on).
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) run() {
+	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETPGID, 0, 0, 0); errno != 0 {
+		c.fail(stepGroup, errno)
+	}
+	if c.terminal >= 0 {
+		// SIGTTOU is blocked, not ignored: an ignored signal would survive execve.
+		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&c.sigttou)), uintptr(unsafe.Pointer(&c.oldmask)), 8, 0, 0)
+		c.pgrp = int32(pid)
+		syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.terminal), syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&c.pgrp)))
+		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&c.oldmask)), 0, 8, 0, 0)
+	}
+	if c.oomScore != nil {
+		c.writeOOMScore()
+	}
+	if c.dir != nil {
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_CHDIR, uintptr(unsafe.Pointer(c.dir)), 0, 0); errno != 0 {
+			c.fail(stepDir, errno)
+		}
+	}
+	if c.noNewPriv {
+		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0); errno != 0 {
+			c.fail(stepNoNewPrivs, errno)
+		}
+	}
+	c.placeFiles()
+	if c.setNofile {
+		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, rlimitNofile, uintptr(unsafe.Pointer(&c.nofile)), 0, 0, 0); errno != 0 {
+			c.fail(stepLimit, errno)
+		}
+	}
+	if c.listenPID != nil {
+		c.writePID(int(pid))
+	}
+	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)), uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.env)))
+	c.fail(stepExec, errno)
+}
+
+const (
+	sigBlock        = 0
+	sigSetmask      = 2
+	prSetNoNewPrivs = 38
+	rlimitNofile    = 7
+)
+
+// writeOOMScore is best effort: with a read-only /proc the app runs as it would without crank.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) writeOOMScore() {
+	fd, _, errno := syscall.RawSyscall6(syscall.SYS_OPENAT, atFDCWD, uintptr(unsafe.Pointer(c.oomPath)), syscall.O_WRONLY|syscall.O_CLOEXEC, 0, 0, 0)
+	if errno != 0 {
+		return
+	}
+	syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(c.oomScore))), uintptr(len(c.oomScore)))
+	syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
+}
+
+const atFDCWD = ^uintptr(99) // -100
+
+// placeFiles first moves what would be overwritten above the range, then puts each in its place.
+// dup3 clears close-on-exec on the copy (without its flag); one that is in place already needs that
+// done.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) placeFiles() {
+	n := len(c.files)
+	if c.pipe < n {
+		fd, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(c.pipe), fDupfdCloexec, uintptr(n))
+		if errno != 0 {
+			c.fail(stepFiles, errno)
+		}
+		c.pipe = int(fd)
+	}
+	for i := 0; i < n; i++ {
+		if c.files[i] >= 0 && c.files[i] < n && c.files[i] != i {
+			fd, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(c.files[i]), fDupfdCloexec, uintptr(n))
+			if errno != 0 {
+				c.fail(stepFiles, errno)
+			}
+			c.files[i] = int(fd)
+		}
+	}
+	for i := 0; i < n; i++ {
+		var errno syscall.Errno
+		switch c.files[i] {
+		case -1:
+			syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(i), 0, 0)
+		case i:
+			_, _, errno = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(i), syscall.F_SETFD, 0)
+		default:
+			_, _, errno = syscall.RawSyscall(syscall.SYS_DUP3, uintptr(c.files[i]), uintptr(i), 0)
+		}
+		if errno != 0 {
+			c.fail(stepFiles, errno)
+		}
+	}
+}
+
+const fDupfdCloexec = 1030
+
+// writePID completes "LISTEN_PID=" in the environment, as a C string.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) writePID(pid int) {
+	digits := 1
+	for n := pid; n >= 10; n /= 10 {
+		digits++
+	}
+	end := c.pidOffset + digits
+	c.listenPID[end] = 0
+	for i := end - 1; i >= c.pidOffset; i-- {
+		c.listenPID[i] = byte('0' + pid%10)
+		pid /= 10
+	}
+}
+
+// fail reports to the parent and ends the child.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) fail(s step, errno syscall.Errno) {
+	c.report.step = s
+	c.report.errno = errno
+	syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.pipe), uintptr(unsafe.Pointer(&c.report)), unsafe.Sizeof(c.report))
+	for {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0)
+	}
+}
+
+// The hooks that the runtime keeps for programs that fork by themselves (runtime/proc.go).
+
+//go:linkname runtimeBeforeFork syscall.runtime_BeforeFork
+func runtimeBeforeFork()
+
+//go:linkname runtimeAfterFork syscall.runtime_AfterFork
+func runtimeAfterFork()
+
+//go:linkname runtimeAfterForkInChild syscall.runtime_AfterForkInChild
+func runtimeAfterForkInChild()

@@ -1,0 +1,190 @@
+// Package proc is the only place that starts, signals and reaps processes.
+//
+// One goroutine calls Start and Reap, so that no child can be reaped before it was recorded;
+// exec.Cmd and Process.Wait beside a wait4(-1) would steal each other's children
+// (https://go.dev/issue/60481 and its kin). Everything here is meant for that goroutine.
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/crankctl/crank/pkg/linux"
+)
+
+// Spec describes a process to start.
+type Spec struct {
+	Path string   // the program, resolved (see Find)
+	Argv []string // with argv[0]
+	Env  []string // the whole environment
+	Dir  string   // working directory; empty: crank's own
+	// Files[i] becomes descriptor i of the child; -1 leaves it closed. Nothing else is inherited
+	// as long as every other descriptor of crank's is close-on-exec. Their flags (O_NONBLOCK is shared
+	// by all holders of a socket) are not touched.
+	Files []int
+	// ListenPID appends LISTEN_PID=<the child's own pid> to Env.
+	ListenPID bool
+	// Terminal, if not 0, is 1 + the descriptor (of crank) of the terminal whose foreground group
+	// the child's new process group becomes.
+	Terminal int
+	// OOMScoreAdj is written to the child's /proc/self/oom_score_adj; empty: left alone.
+	OOMScoreAdj string
+	NoNewPrivs  bool
+}
+
+// StartError says which step of a start failed. Err is a syscall.Errno, or an error of the parent.
+type StartError struct {
+	Op, Path string
+	Err      error
+}
+
+func (e *StartError) Error() string {
+	return fmt.Sprintf("cannot %s %s: %v%s", e.Op, e.Path, e.Err, advice(e.Err))
+}
+
+func (e *StartError) Unwrap() error { return e.Err }
+
+// ExitCode is what a shell would exit with: 127 for "not found", 126 for everything else.
+func (e *StartError) ExitCode() int {
+	if errors.Is(e.Err, fs.ErrNotExist) {
+		return 127
+	}
+	return 126
+}
+
+// advice explains the errors of execve(2) that do not explain themselves.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, syscall.ENOEXEC):
+		return " (neither a program for this machine nor a script with a #! line)"
+	case errors.Is(err, syscall.ETXTBSY):
+		return " (somebody is still writing to it: put a new binary in place with a rename)"
+	case errors.Is(err, syscall.EAGAIN):
+		return " (the limit of processes is reached: see pids.max of the container, or ulimit -u)"
+	case errors.Is(err, syscall.E2BIG):
+		return " (arguments and environment are too long)"
+	}
+	return ""
+}
+
+// Process is a child of crank's: a process that leads a group of its own.
+type Process struct {
+	pid   int
+	pidfd int // -1 where the kernel has none
+	gone  bool
+}
+
+// Start forks and executes; when it returns without an error the child runs the program. Errors
+// are *StartError, except where not even a pipe could be had. It blocks until execve has succeeded or
+// failed.
+func Start(spec Spec) (*Process, error) {
+	pid, pidfd, err := fork(spec)
+	if errors.Is(err, syscall.ENOENT) {
+		err = explainENOENT(err, spec.Path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Process{pid: pid, pidfd: pidfd}, nil
+}
+
+// explainENOENT tells a missing interpreter from a missing file: execve(2) gives ENOENT for both. A
+// file that exists but cannot be run is "126", not "127".
+func explainENOENT(err error, path string) error {
+	var start *StartError
+	if !errors.As(err, &start) || start.Path != path {
+		return err
+	}
+	if _, statErr := os.Stat(path); statErr != nil {
+		return err
+	}
+	start.Err = errors.New("its interpreter does not exist (the #! line, or the dynamic loader of a program built for another C library)")
+	return start
+}
+
+// PID returns the process's id, which is also its group's.
+func (p *Process) PID() int { return p.pid }
+
+// Gone is to be called once Reap has returned this process: its pid may belong to another one from
+// then on, so Signal does nothing any more.
+func (p *Process) Gone() {
+	p.gone = true
+	linux.Close(p.pidfd)
+	p.pidfd = -1
+}
+
+// Signal signals the process itself. It returns nil where the process is gone already.
+func (p *Process) Signal(sig syscall.Signal) error {
+	if p.gone {
+		return nil
+	}
+	if p.pidfd >= 0 {
+		unsupported, err := linux.PidfdSignal(p.pidfd, sig)
+		if !unsupported {
+			return ignoreGone(err)
+		}
+	}
+	// The pid is still the child's: only the caller reaps, and it has not reaped this one.
+	return ignoreGone(linux.Kill(p.pid, sig))
+}
+
+// SignalGroup signals the process and all of its process group. Once the process is gone the
+// group's id is used only while a member holds it, which Members tells.
+func (p *Process) SignalGroup(sig syscall.Signal) error {
+	if p.gone {
+		return nil
+	}
+	return ignoreGone(linux.Kill(-p.pid, sig))
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, syscall.ESRCH) {
+		return nil
+	}
+	return err
+}
+
+// Find resolves a command as execvp(3) does: a name with a slash is relative to dir, one without is
+// looked for in path, the value of PATH. The error is a *StartError.
+func Find(name, dir, path string) (string, error) {
+	if name == "" {
+		return "", &StartError{Op: "execute", Path: `""`, Err: errors.New("the command is empty")}
+	}
+	if strings.Contains(name, "/") {
+		return absolute(name, dir), nil
+	}
+	var denied string
+	for _, d := range filepath.SplitList(path) {
+		if d == "" {
+			d = "."
+		}
+		file := absolute(filepath.Join(d, name), dir)
+		if !strings.Contains(file, "/") {
+			file = "./" + file
+		}
+		info, err := os.Stat(file)
+		if err != nil || info.IsDir() {
+			continue
+		}
+		if info.Mode()&0o111 != 0 {
+			return file, nil
+		}
+		denied = file
+	}
+	if denied != "" {
+		return "", &StartError{Op: "execute", Path: denied, Err: syscall.EACCES}
+	}
+	return "", &StartError{Op: "find", Path: name, Err: fmt.Errorf("%w in PATH=%s", fs.ErrNotExist, path)}
+}
+
+func absolute(name, dir string) string {
+	if dir == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(dir, name)
+}

@@ -1,0 +1,128 @@
+package proc
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/crankctl/crank/pkg/linux"
+)
+
+// Entry is one process of the system, as /proc/PID/stat has it (proc_pid_stat(5)).
+type Entry struct {
+	PID, Parent, Group, Session int
+	Zombie                      bool
+	Start                       uint64 // in clock ticks after boot: with PID it names a process for ever
+}
+
+// Table is a look at all processes that /proc shows, by pid.
+type Table map[int]Entry
+
+// Processes reads /proc. Processes that come or go meanwhile may be missed.
+func Processes() (Table, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	t := make(Table, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			if e, ok := Lookup(pid); ok {
+				t[pid] = e
+			}
+		}
+	}
+	return t, nil
+}
+
+// Lookup reads one process; ok is false where it does not exist or /proc hides it.
+func Lookup(pid int) (e Entry, ok bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return Entry{}, false
+	}
+	return parseStat(pid, b)
+}
+
+// parseStat reads a stat line. The command's name, in parentheses, may hold anything, so what
+// follows its last parenthesis counts.
+func parseStat(pid int, b []byte) (e Entry, ok bool) {
+	i := bytes.LastIndexByte(b, ')')
+	if i < 0 {
+		return Entry{}, false
+	}
+	f := bytes.Fields(b[i+1:])
+	if len(f) < 20 {
+		return Entry{}, false
+	}
+	num := func(i int) int { n, _ := strconv.Atoi(string(f[i])); return n }
+	start, _ := strconv.ParseUint(string(f[19]), 10, 64)
+	return Entry{
+		PID: pid, Parent: num(1), Group: num(2), Session: num(3),
+		Zombie: f[0][0] == 'Z' || f[0][0] == 'X', Start: start,
+	}, true
+}
+
+// Within reports whether pid is root or a descendant of it.
+func (t Table) Within(pid, root int) bool {
+	for range len(t) + 1 {
+		if pid == root {
+			return true
+		}
+		e, ok := t[pid]
+		if !ok {
+			return false
+		}
+		pid = e.Parent
+	}
+	return false
+}
+
+// Environ returns a variable of the environment that pid was executed with.
+func Environ(pid int, key string) (string, bool) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	if err != nil {
+		return "", false
+	}
+	for entry := range bytes.SplitSeq(b, []byte{0}) {
+		if k, v, ok := bytes.Cut(entry, []byte{'='}); ok && string(k) == key {
+			return string(v), true
+		}
+	}
+	return "", false
+}
+
+// SignalEntry signals a process that was found in a Table, unless its pid has come to belong to
+// another one since.
+func SignalEntry(e Entry, sig syscall.Signal) error {
+	fd, err := linux.PidfdOpen(e.PID)
+	if err == nil {
+		defer linux.Close(fd)
+	}
+	if now, ok := Lookup(e.PID); !ok || now.Start != e.Start {
+		return nil
+	}
+	if err == nil {
+		if unsupported, err := linux.PidfdSignal(fd, sig); !unsupported {
+			return ignoreGone(err)
+		}
+	}
+	return ignoreGone(linux.Kill(e.PID, sig))
+}
+
+// SetOOMScoreAdj writes /proc/PID/oom_score_adj.
+func SetOOMScoreAdj(pid int, score string) error {
+	return os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(score), 0)
+}
+
+// OOMScoreAdj reads crank's own.
+func OOMScoreAdj() (string, error) {
+	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	return string(bytes.TrimSpace(b)), err
+}

@@ -1,0 +1,122 @@
+// Package signals receives the signals that are sent to crank.
+//
+// os/signal drops a signal when its channel is full. Here each signal is pending at most once, as
+// for the kernel (signal(7), "Standard signals do not queue"), and no flood of one signal displaces another.
+package signals
+
+import (
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+)
+
+// The last signal, SIGRTMAX, and the first that the Go runtime leaves to programs: 32 and 33 are
+// the C library's, 34 is used to set user ids in all threads (runtime/sigtab_linux_generic.go).
+const (
+	last          = 64
+	firstRealTime = 35
+)
+
+// own are crank's: CHLD has a channel of its own, PIPE comes of a closed stdout, URG is how Go
+// preempts goroutines (https://go.dev/issue/37942), and PROF never reaches os/signal: the runtime
+// takes it for its profiler (runtime/signal_unix.go, sighandler).
+var own = map[syscall.Signal]bool{syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGPROF: true}
+
+// control are those that crank acts upon. They have a channel of their own, so that no flood of
+// others displaces a TERM or HUP.
+var control = []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP}
+
+// others returns every signal that can be received besides.
+func others() []os.Signal {
+	var all []os.Signal
+	for n := syscall.Signal(1); n <= last; n++ {
+		uncatchable := n == syscall.SIGKILL || n == syscall.SIGSTOP
+		if !own[n] && !uncatchable && !slices.Contains(control, os.Signal(n)) && (n < 32 || n >= firstRealTime) {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// Inbox holds the signals that came.
+type Inbox struct {
+	signals  chan syscall.Signal
+	children chan struct{}
+	raw      [3]chan os.Signal
+	quit     chan struct{}
+	ended    chan struct{}
+}
+
+// Listen starts to receive. rewrite is applied at once; what it maps to 0 is dropped. The caller Closes it.
+func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
+	in := &Inbox{
+		signals: make(chan syscall.Signal), children: make(chan struct{}, 1),
+		quit: make(chan struct{}), ended: make(chan struct{}),
+	}
+	for i := range in.raw {
+		in.raw[i] = make(chan os.Signal, last)
+	}
+	// PIPE is received and thrown away: unlike an ignored one it is not ignored in the app too, and
+	// unlike a default one it does not end crank when stdout is closed.
+	signal.Notify(in.raw[0], syscall.SIGCHLD, syscall.SIGPIPE)
+	signal.Notify(in.raw[1], control...)
+	signal.Notify(in.raw[2], others()...)
+	go in.pump(rewrite)
+	return in
+}
+
+// Signals delivers all but crank's own.
+func (in *Inbox) Signals() <-chan syscall.Signal { return in.signals }
+
+// Children delivers whenever a child may have ended.
+func (in *Inbox) Children() <-chan struct{} { return in.children }
+
+// Close stops receiving: signals have their default action again.
+func (in *Inbox) Close() {
+	for _, c := range in.raw {
+		signal.Stop(c)
+	}
+	close(in.quit)
+	<-in.ended
+}
+
+// pump takes signals as fast as they come and hands them out as fast as they are taken.
+func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal) {
+	defer close(in.ended)
+	var queue []syscall.Signal // each at most once
+	var pending [last + 1]bool
+	push := func(sig syscall.Signal) {
+		if out, ok := rewrite[sig]; ok {
+			sig = out
+		}
+		if sig != 0 && !pending[sig] {
+			pending[sig] = true
+			queue = append(queue, sig)
+		}
+	}
+	for {
+		var out chan syscall.Signal
+		var next syscall.Signal
+		if len(queue) > 0 {
+			out, next = in.signals, queue[0]
+		}
+		select {
+		case sig := <-in.raw[0]:
+			if sig == syscall.SIGCHLD {
+				select {
+				case in.children <- struct{}{}:
+				default: // one pending is enough: all are reaped then
+				}
+			}
+		case sig := <-in.raw[1]:
+			push(sig.(syscall.Signal))
+		case sig := <-in.raw[2]:
+			push(sig.(syscall.Signal))
+		case out <- next:
+			queue, pending[next] = queue[1:], false
+		case <-in.quit:
+			return
+		}
+	}
+}
