@@ -1,0 +1,297 @@
+// Package config is every flag and CRANK_* variable of crank, in one table, and reads them.
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/kelseyhightower/envconfig"
+)
+
+// prefix is envconfig's; every variable begins with it and an underscore.
+const prefix = "CRANK"
+
+// Config is what crank was told. Fields are in the order of the table, which says what they mean;
+// a field's name is its variable's without CRANK_. envconfig tags would make it read a variable
+// without the prefix too, hence none.
+type Config struct {
+	Bind        Binds
+	StdinSocket Switch `split_words:"true"`
+	ListenPID   Switch `split_words:"true"`
+	Profile     string
+
+	StartTimeout  Seconds `split_words:"true"`
+	Settle        Seconds
+	Ready         string  // never "": the default depends on Bind
+	ReadyInterval Seconds `split_words:"true"`
+	ReadyTimeout  Seconds `split_words:"true"`
+	Check         string
+	MaxExtend     Seconds `split_words:"true"`
+	Watchdog      string
+	MemoryCheck   string `split_words:"true"`
+
+	StopTimeout Seconds    `split_words:"true"`
+	StopSignal  StopSignal `split_words:"true"`
+	DrainDelay  Seconds    `split_words:"true"`
+	MaxDraining Count      `split_words:"true"`
+	Group       Switch
+	Rewrite     Rewrites
+	HUP         string // never "": the default depends on Bind
+	Restart     string
+	OKCodes     Codes `split_words:"true"`
+
+	Name           string
+	Prefix         string // as given, see ResolvePrefix
+	Conf           string // as given, see ConfPath
+	Ctl            string // as given, see CtlAddress
+	CtlReadonly    Switch `split_words:"true"`
+	HTTP           string
+	NotifyParent   Switch `split_words:"true"`
+	NoNewPrivs     Switch `split_words:"true"`
+	TerminationLog string `split_words:"true"`
+
+	Output    string
+	Redact    string
+	LogFormat string `split_words:"true"`
+	LogLevel  Count  `split_words:"true"`
+
+	Help    bool   `ignored:"true"` // asked for: nothing else counts
+	Version bool   `ignored:"true"` // likewise
+	Install string `ignored:"true"` // the directory to install into, and exit
+
+	Command  []string          `ignored:"true"` // what follows the flags
+	Explicit map[string]Source `ignored:"true"` // where each setting came from, by flag name
+	Warnings []string          `ignored:"true"` // for the log: variables that mean nothing to crank
+}
+
+// Source is where a setting's value came from.
+type Source int
+
+// The sources; a later one replaces an earlier one.
+const (
+	Default Source = iota
+	Variable
+	Flag
+)
+
+func (s Source) String() string { return [...]string{"default", "variable", "flag"}[s] }
+
+// Load reads the flags in args, which follow the program's name, and the CRANK_* variables of the
+// process. A variable that is empty counts as not set; a flag that is empty does not.
+//
+// An error names the flag or variable, its value, and what is accepted instead: crank then exits
+// 125. Where Help or Version is true, nothing else in the Config counts.
+func Load(args []string) (Config, error) {
+	c := defaults()
+	envErr := c.loadEnvironment() // reported last: -help must work whatever is set
+	if err := c.loadFlags(args); err != nil || c.Help || c.Version {
+		return c, err
+	}
+	if envErr != nil {
+		return c, envErr
+	}
+	if err := c.check(); err != nil {
+		return c, err
+	}
+	c.derive()
+	c.Warnings = unknownVariables(os.Environ())
+	return c, nil
+}
+
+// defaults returns what holds without any flag or variable.
+func defaults() Config {
+	c := Config{Explicit: map[string]Source{}}
+	for _, s := range settings {
+		if s.Default == "" {
+			continue
+		}
+		if err := s.value(&c).Set(s.Default); err != nil {
+			panic(fmt.Sprintf("default of -%s: %v", s.Flag, err)) // a bug, and a test finds it
+		}
+	}
+	return c
+}
+
+func (c *Config) loadEnvironment() error {
+	err := envconfig.Process(prefix, c)
+	if parseErr, ok := errors.AsType[*envconfig.ParseError](err); ok {
+		err = invalid(parseErr.Value, parseErr.KeyName, parseErr.Err)
+	}
+	for _, s := range settings {
+		if s.Var == "" {
+			continue
+		}
+		if os.Getenv(s.Var) != "" {
+			c.Explicit[s.Flag] = Variable
+		} else if text, ok := s.field(c).(*string); ok {
+			*text = s.Default // envconfig set it to the empty value
+		}
+	}
+	return err
+}
+
+func (c *Config) loadFlags(args []string) error {
+	flags := flag.NewFlagSet("crank", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.Usage = func() {}
+	for _, s := range settings {
+		if s.field != nil {
+			flags.Var(given{s.value(c), s.Flag, c.Explicit}, s.Flag, "")
+		}
+	}
+	err := flags.Parse(args)
+	c.Command = flags.Args()
+	switch {
+	case errors.Is(err, flag.ErrHelp): // -h and -help, which flags does not define
+		c.Help = true
+		return nil
+	case err == nil:
+		return nil
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "flag provided but not defined: -"); ok {
+		return fmt.Errorf("unknown flag -%s%s (crank -help lists the flags)", name, didYouMean(suggestFlag(name)))
+	}
+	return fmt.Errorf("%w (crank -help says more)", err)
+}
+
+// given notes that its flag was given, and has the first one replace what the variable said.
+type given struct {
+	flag.Value
+	name     string
+	explicit map[string]Source
+}
+
+func (g given) Set(text string) error {
+	if binds, ok := g.Value.(*Binds); ok && g.explicit[g.name] != Flag {
+		*binds = nil
+	}
+	g.explicit[g.name] = Flag
+	return g.Value.Set(text)
+}
+
+// IsBoolFlag tells the flag package that -x alone means true.
+func (g given) IsBoolFlag() bool {
+	b, ok := g.Value.(interface{ IsBoolFlag() bool })
+	return ok && b.IsBoolFlag()
+}
+
+// check looks at what was given, whichever way: what the types do not see already, and what this
+// version cannot do yet.
+func (c *Config) check() error {
+	for _, s := range settings {
+		source := c.Explicit[s.Flag]
+		if source == Default {
+			continue
+		}
+		text := s.value(c).String()
+		if s.accept != nil {
+			if err := s.accept(text); err != nil {
+				return invalid(text, s.called(source), err)
+			}
+		}
+		if s.Later != "" && !s.works(text) {
+			return fmt.Errorf("%s is not available in this version of crank: %s; leave it out%s",
+				s.called(source), s.Later, orUse(s.Now))
+		}
+	}
+	if c.StdinSocket && len(c.Bind) == 0 {
+		return errors.New("-stdin-socket (CRANK_STDIN_SOCKET) needs a -bind: there is no socket to pass as descriptor 0")
+	}
+	return nil
+}
+
+// derive fills in the defaults that depend on other settings.
+func (c *Config) derive() {
+	ready, hup := "none", "forward"
+	if len(c.Bind) > 0 {
+		ready, hup = "notify", "swap"
+	}
+	if c.Ready == "" {
+		c.Ready = ready
+	}
+	if c.HUP == "" {
+		c.HUP = hup
+	}
+}
+
+// Settings returns every setting that is not at its default, by flag name, in a form that the flag
+// takes back; what may hold a secret is shown as "***".
+func (c Config) Settings() map[string]string {
+	base := defaults()
+	base.Bind = c.Bind
+	base.derive()
+	base.Bind = nil
+	changed := map[string]string{}
+	for _, s := range settings {
+		if s.Var == "" {
+			continue
+		}
+		text := s.value(&c).String()
+		if text == s.value(&base).String() {
+			continue
+		}
+		if s.Secret {
+			text = "***"
+		}
+		changed[s.Flag] = text
+	}
+	return changed
+}
+
+// Variables returns the names of all variables that are settings of crank.
+func Variables() []string {
+	var names []string
+	for _, s := range settings {
+		if s.Var != "" {
+			names = append(names, s.Var)
+		}
+	}
+	return names
+}
+
+// waits reports whether s does nothing in this version.
+func (s *Setting) waits() bool { return s.Later != "" && len(s.Now) == 0 }
+
+// called is what a person typed.
+func (s *Setting) called(source Source) string {
+	if source == Variable {
+		return s.Var
+	}
+	return "-" + s.Flag
+}
+
+// works reports whether this version does what text asks for, though s waits for more.
+func (s *Setting) works(text string) bool {
+	for _, ok := range append([]string{s.Default}, s.Now...) {
+		c := defaults()
+		if s.value(&c).Set(ok) == nil && s.value(&c).String() == text {
+			return true
+		}
+	}
+	return text == s.Default
+}
+
+// invalid is worded as the flag package words it.
+func invalid(value, name string, why error) error {
+	return fmt.Errorf("invalid value %q for %s: %w", value, name, why)
+}
+
+func orUse(values []string) string {
+	if len(values) == 0 {
+		return ""
+	}
+	return " or use " + list(values, "or")
+}
+
+// list returns "a, b or c".
+func list(values []string, word string) string {
+	last := len(values) - 1
+	if last <= 0 {
+		return strings.Join(values, "")
+	}
+	return strings.Join(values[:last], ", ") + " " + word + " " + values[last]
+}

@@ -1,0 +1,132 @@
+// Package rundir finds the runtime directory: where control sockets and saved commands are.
+package rundir
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// place is one directory that may serve.
+type place struct {
+	path     string
+	existing bool // used if it is there, never made
+	private  bool // its parent is writable for everybody: it must be provably our own
+}
+
+// places are in the order in which they are tried. $XDG_RUNTIME_DIR counts only if it is absolute,
+// as the XDG base directory specification says.
+func places() []place {
+	list := []place{{path: "/var/crank", existing: true}, {path: "/run/crank"}}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		list = append(list, place{path: filepath.Join(dir, "crank")})
+	}
+	return append(list, sharedMemory()...)
+}
+
+// Candidates returns the directories that may be the runtime directory of a crank of this user, in
+// the order in which crank tries them. Not all of them exist.
+func Candidates() []string {
+	var paths []string
+	for _, p := range places() {
+		paths = append(paths, p.path)
+	}
+	return paths
+}
+
+// Make returns the absolute path of the runtime directory: asked, or where that is "" the first of
+// Candidates that can be made or used. It has created and removed a file there. A directory that
+// it makes has mode 0711, so that an app that drops privileges reaches a socket in it by name.
+func Make(asked string) (string, error) {
+	if asked == "" {
+		return first(places())
+	}
+	path, err := filepath.Abs(asked)
+	if err != nil {
+		return "", fmt.Errorf("cannot use runtime directory %s: %w", asked, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return "", fmt.Errorf("cannot make runtime directory %s: %w", path, err)
+	}
+	if err := (place{path: path}).use(); err != nil {
+		return "", fmt.Errorf("cannot use runtime directory %s: %w", path, err)
+	}
+	return path, nil
+}
+
+func first(list []place) (string, error) {
+	var reasons []string
+	for _, p := range list {
+		err := p.use()
+		if err == nil {
+			return p.path, nil
+		}
+		reasons = append(reasons, p.path+": "+reason(err))
+	}
+	return "", fmt.Errorf("no runtime directory can be made or used (%s)", strings.Join(reasons, "; "))
+}
+
+// reason drops the path that the caller has named already.
+func reason(err error) string {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err.Error()
+	}
+	return err.Error()
+}
+
+func (p place) use() error {
+	if !p.existing {
+		if err := p.mkdir(); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	if p.private {
+		if err := p.checkOwn(); err != nil {
+			return err
+		}
+	}
+	return writable(p.path)
+}
+
+func (p place) mkdir() error {
+	if p.private {
+		return os.Mkdir(p.path, 0o700)
+	}
+	if err := os.Mkdir(p.path, 0o711); err != nil {
+		return err
+	}
+	return os.Chmod(p.path, 0o711) // whatever the umask took
+}
+
+// checkOwn refuses what somebody else may have put there first. Once it has passed, the parent's
+// sticky bit keeps others from replacing the directory.
+func (p place) checkOwn() error {
+	info, err := os.Lstat(p.path)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.IsDir():
+		return errors.New("not a directory")
+	case !ok || int(stat.Uid) != os.Geteuid():
+		return errors.New("belongs to another user")
+	case info.Mode().Perm() != 0o700:
+		return fmt.Errorf("has mode %#o, want 0700", info.Mode().Perm())
+	}
+	return nil
+}
+
+// writable asks the only authority: permission bits say nothing about read-only mounts, security
+// modules, or a file system that is full.
+func writable(dir string) error {
+	f, err := os.CreateTemp(dir, ".crank-*")
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
+}

@@ -1,0 +1,160 @@
+package rundir
+
+import (
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestFirst(t *testing.T) {
+	root := t.TempDir()
+	file := filepath.Join(root, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old := filepath.Join(root, "old")
+	if err := os.Mkdir(old, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	missing := place{path: filepath.Join(root, "missing"), existing: true}
+	noParent := place{path: filepath.Join(root, "no", "parent")}
+	blocked := place{path: file}
+	fresh := place{path: filepath.Join(root, "fresh")}
+	existing := place{path: old, existing: true}
+
+	for name, test := range map[string]struct {
+		places []place
+		want   string
+	}{
+		"an existing one is used":           {[]place{existing, fresh}, existing.path},
+		"a missing one is not made":         {[]place{missing, fresh}, fresh.path},
+		"a file or a missing parent is not": {[]place{blocked, noParent, fresh}, fresh.path},
+		"used again":                        {[]place{fresh}, fresh.path},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := first(test.places)
+			if err != nil || got != test.want {
+				t.Errorf("got %q, %v; want %q", got, err, test.want)
+			}
+			if left, _ := filepath.Glob(filepath.Join(got, "*")); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+
+	_, err := first([]place{missing, noParent, blocked})
+	if err == nil {
+		t.Fatal("nothing usable, and no error")
+	}
+	for _, p := range []place{missing, noParent, blocked} {
+		if !strings.Contains(err.Error(), p.path+": ") {
+			t.Errorf("%q does not say why not %s", err, p.path)
+		}
+	}
+}
+
+func TestModeDoesNotDependOnUmask(t *testing.T) {
+	old := syscall.Umask(0o077)
+	defer syscall.Umask(old)
+	dir, err := Make(filepath.Join(t.TempDir(), "a", "b"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o711 {
+		t.Errorf("%v, %v; want 0711", info.Mode(), err)
+	}
+}
+
+func TestPrivate(t *testing.T) {
+	for name, test := range map[string]struct {
+		prepare func(path string) error
+		refused string // "": used
+	}{
+		"made":            {func(string) error { return nil }, ""},
+		"made before":     {func(path string) error { return os.Mkdir(path, 0o700) }, ""},
+		"open to others":  {func(path string) error { return os.Mkdir(path, 0o755) }, "mode 0755"},
+		"a file":          {func(path string) error { return os.WriteFile(path, nil, 0o700) }, "not a directory"},
+		"a symlink":       {func(path string) error { return os.Symlink(os.TempDir(), path) }, "not a directory"},
+		"a dangling link": {func(path string) error { return os.Symlink(path+".gone", path) }, "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "crank")
+			if err := test.prepare(path); err != nil {
+				t.Fatal(err)
+			}
+			err := place{path: path, private: true}.use()
+			if test.refused != "" {
+				if err == nil || !strings.Contains(err.Error(), test.refused) {
+					t.Errorf("got %v, want %q", err, test.refused)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o700 {
+				t.Errorf("%v, %v", info.Mode(), err)
+			}
+		})
+	}
+}
+
+func TestPrivateOfAnother(t *testing.T) {
+	path := "/proc/self" // a symlink: refused for that where nothing can be given away
+	refused := "not a directory"
+	if os.Geteuid() == 0 {
+		path, refused = filepath.Join(t.TempDir(), "crank"), "another user"
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(path, 12345, 12345); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (place{path: path, private: true}).use(); err == nil || !strings.Contains(err.Error(), refused) {
+		t.Errorf("got %v, want %q", err, refused)
+	}
+}
+
+func TestMakeAsked(t *testing.T) {
+	root := t.TempDir()
+	t.Chdir(root)
+	dir, err := Make("./")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if real, _ := filepath.EvalSymlinks(root); dir != root && dir != real {
+		t.Errorf("got %q, want %q", dir, root)
+	}
+	if err := os.WriteFile("file", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, asked := range []string{"file", "file/below", "/proc/nothing/here", "/proc"} {
+		if _, err := Make(asked); err == nil || !strings.Contains(err.Error(), asked) {
+			t.Errorf("Make(%q): %v, want an error that names it", asked, err)
+		}
+	}
+}
+
+func TestCandidates(t *testing.T) {
+	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
+	got := Candidates()
+	want := []string{"/var/crank", "/run/crank", "/run/user/7/crank"}
+	if !slices.Equal(got[:3], want) {
+		t.Errorf("got %q, want %q first", got, want)
+	}
+	if runtime.GOOS == "linux" {
+		if len(got) != 4 || !strings.HasPrefix(got[3], "/dev/shm/crank-") {
+			t.Errorf("got %q, want one in /dev/shm last", got)
+		}
+	}
+	t.Setenv("XDG_RUNTIME_DIR", "relative")
+	if got := Candidates(); slices.Contains(got, "relative/crank") {
+		t.Errorf("a relative XDG_RUNTIME_DIR is used: %q", got)
+	}
+}
