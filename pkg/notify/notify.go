@@ -1,0 +1,237 @@
+// Package notify receives what the app says about itself by the protocol of sd_notify(3).
+package notify
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/crankctl/crank/pkg/linux"
+)
+
+// MaxDatagram is the length in bytes of the longest datagram that is read; longer ones are dropped.
+const MaxDatagram = 64 << 10
+
+// maxPath is the longest path of a unix socket, without the zero at its end: unix(7).
+const maxPath = 107
+
+// Sender is the process that sent a message, as the kernel tells. PID is 0 for one of another pid
+// namespace. The process may be gone already, and its number even be in use again.
+type Sender struct{ PID, UID, GID int }
+
+// Receiver holds the two sockets on which one generation of the app can speak: one at an address, for
+// NOTIFY_SOCKET, and a pair whose other end is handed to the app, for NOTIFY_FD.
+type Receiver struct {
+	address string
+	path    os.FileInfo // of the socket's file; nil for an abstract address
+	sockets []*os.File  // crank's ends
+	appEnd  int         // -1: closed
+
+	closing chan struct{}
+	closed  sync.Once
+	readers sync.WaitGroup
+	turn    sync.Mutex // held while a message is handled
+	dropped atomic.Int64
+}
+
+// Open makes the sockets for one generation. The one with an address has a name that cannot be guessed
+// and that every user may write to: in dir, which must not let others list or write (mode 0711), or
+// abstract if dir is empty. Abstract names stand in /proc/net/unix for everyone in the network
+// namespace, so the Sender is what to trust. The caller must Close the Receiver.
+func Open(dir string, generation int) (*Receiver, error) {
+	r := &Receiver{closing: make(chan struct{}), appEnd: -1}
+	if err := r.openAddress(dir, generation); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("cannot open notify socket %s: %w", r.address, err)
+	}
+	ours, theirs, err := linux.CredentialsPair()
+	if err != nil {
+		r.Close()
+		return nil, fmt.Errorf("cannot open notify socket pair: %w", err)
+	}
+	r.appEnd = theirs
+	r.sockets = append(r.sockets, os.NewFile(uintptr(ours), "notify pair"))
+	return r, nil
+}
+
+func (r *Receiver) openAddress(dir string, generation int) error {
+	name := fmt.Sprintf("notify-%d-%s", generation, rand.Text())
+	r.address = "@crank-" + name
+	if dir != "" {
+		// sd_notify(3) takes absolute paths only.
+		abs, err := filepath.Abs(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		r.address = abs
+		if len(abs) > maxPath {
+			return fmt.Errorf("the name has %d bytes, a socket's at most %d: use a shorter runtime directory", len(abs), maxPath)
+		}
+	}
+	fd, err := linux.CredentialsSocket(r.address)
+	if err != nil {
+		return err
+	}
+	r.sockets = append(r.sockets, os.NewFile(uintptr(fd), r.address))
+	if dir == "" {
+		return nil
+	}
+	if r.path, err = os.Lstat(r.address); err != nil {
+		return err
+	}
+	return os.Chmod(r.address, 0o666) // whatever the umask was
+}
+
+// Address returns the value for NOTIFY_SOCKET: an absolute path, or "@name".
+func (r *Receiver) Address() string { return r.address }
+
+// AppFD returns the descriptor for NOTIFY_FD, or -1 after CloseAppEnd. It is blocking and
+// close-on-exec: the child that is to have it duplicates it.
+func (r *Receiver) AppFD() int { return r.appEnd }
+
+// CloseAppEnd closes AppFD. It is to be called once the child has its copy, by who calls Close.
+func (r *Receiver) CloseAppEnd() {
+	if r.appEnd >= 0 {
+		syscall.Close(r.appEnd)
+		r.appEnd = -1
+	}
+}
+
+// Dropped returns how many datagrams were longer than MaxDatagram.
+func (r *Receiver) Dropped() int64 { return r.dropped.Load() }
+
+// Serve starts to receive, and returns at once. handle is called for one message at a time, in the
+// order of each socket; while it blocks nothing is read, and soon the app's writes block too. An empty
+// datagram is no message. Descriptors sent along are closed before handle is called, but those of a
+// BARRIER=1 after it: their sender then knows that all it sent on that socket before was handled.
+func (r *Receiver) Serve(handle func(Sender, Message)) {
+	for _, socket := range r.sockets {
+		r.readers.Go(func() { r.read(socket, handle) })
+	}
+}
+
+// Close removes the address, closes all descriptors and returns when no call of handle runs or will.
+// It must not be called from handle. Messages that were not read yet are lost. It may be called twice.
+func (r *Receiver) Close() {
+	r.closed.Do(func() {
+		close(r.closing)
+		r.removePath()
+		r.CloseAppEnd()
+		for _, socket := range r.sockets {
+			socket.Close()
+		}
+	})
+	r.readers.Wait()
+}
+
+// removePath leaves alone what somebody else has put in the socket's place.
+func (r *Receiver) removePath() {
+	if r.path == nil {
+		return
+	}
+	if now, err := os.Lstat(r.address); err == nil && os.SameFile(now, r.path) {
+		os.Remove(r.address)
+	}
+}
+
+func (r *Receiver) read(socket *os.File, handle func(Sender, Message)) {
+	for {
+		got, err := receive(socket)
+		switch {
+		case err == nil:
+			r.deliver(got, handle)
+		case errors.Is(err, errClosed):
+			return
+		case errors.Is(err, syscall.ECONNRESET):
+			// The app connected its end to something else. It is reported once.
+		default:
+			// Out of memory, most likely. Neither spin nor stop listening.
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-r.closing:
+				return
+			}
+		}
+	}
+}
+
+func (r *Receiver) deliver(got received, handle func(Sender, Message)) {
+	if !got.message.Barrier {
+		closeAll(got.descriptors)
+		got.descriptors = nil
+	}
+	defer closeAll(got.descriptors)
+	switch {
+	case got.truncated:
+		r.dropped.Add(1)
+	case !got.empty:
+		r.turn.Lock()
+		defer r.turn.Unlock()
+		select {
+		case <-r.closing: // closed while the other socket's message was handled
+		default:
+			handle(got.sender, got.message)
+		}
+	}
+}
+
+type received struct {
+	sender           Sender
+	message          Message
+	descriptors      []int
+	truncated, empty bool
+}
+
+var errClosed = errors.New("closed")
+
+// rooms is memory for datagrams. Room is taken only when there may be something to read, so that
+// sockets on which nobody speaks cost none.
+var rooms = sync.Pool{New: func() any {
+	return &linux.Datagram{Data: make([]byte, MaxDatagram), OOB: make([]byte, linux.CredentialsOOB)}
+}}
+
+// receive waits for a datagram. The error is errClosed after Close, else recvmsg's.
+func receive(socket *os.File) (got received, err error) {
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return got, errClosed
+	}
+	closed := raw.Read(func(fd uintptr) bool {
+		got, err = receiveNow(int(fd))
+		return !errors.Is(err, syscall.EAGAIN)
+	})
+	if closed != nil {
+		return got, errClosed
+	}
+	return got, err
+}
+
+func receiveNow(fd int) (got received, err error) {
+	room := rooms.Get().(*linux.Datagram)
+	defer rooms.Put(room)
+	if err := linux.ReceiveDatagram(fd, room); err != nil {
+		return got, err
+	}
+	got = received{
+		sender:      Sender(room.Sender),
+		descriptors: room.Descriptors,
+		truncated:   room.Truncated,
+		empty:       room.N == 0, // not an end: nobody shuts down a datagram socket
+	}
+	if !got.truncated {
+		got.message = Parse(room.Data[:room.N])
+	}
+	return got, nil
+}
+
+func closeAll(descriptors []int) {
+	for _, fd := range descriptors {
+		syscall.Close(fd)
+	}
+}
