@@ -1,0 +1,171 @@
+// Package hammer loads an HTTP server with clients that never retry, so that every request which
+// is not answered is seen.
+//
+// net/http's own client would hide most losses: it sends a request again when a kept-alive
+// connection turns out to be closed.
+package hammer
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Load says what to send where.
+type Load struct {
+	Network, Address string
+	KeepAlive        int           // clients that keep their connection until the server closes it
+	Short            int           // clients that make a connection for every request
+	Pause            time.Duration // between two requests of one client
+	Timeout          time.Duration // an answer that takes longer is lost; 0: 10 s
+}
+
+// Report is what the clients saw.
+type Report struct {
+	Requests    int
+	Lost        int // refused, reset, cut short, too late, or not 200
+	Connections int
+	Longest     time.Duration  // for one request, with the dial
+	Bodies      map[string]int // how often each body was the answer
+	Errors      []string       // of the first few that were lost
+}
+
+// maxErrors is how many errors a Report keeps.
+const maxErrors = 10
+
+// Run is a load that has been started.
+type Run struct {
+	load    Load
+	cancel  context.CancelFunc
+	clients sync.WaitGroup
+
+	mu     sync.Mutex
+	report Report
+}
+
+// Start starts the clients. Stop ends them.
+func Start(load Load) *Run {
+	if load.Timeout == 0 {
+		load.Timeout = 10 * time.Second
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Run{load: load, cancel: cancel, report: Report{Bodies: map[string]int{}}}
+	for i := range load.KeepAlive + load.Short {
+		r.clients.Go(func() { r.client(ctx, i < load.KeepAlive) })
+	}
+	return r
+}
+
+// Stop lets every client finish the request that it has begun, and returns the report.
+func (r *Run) Stop() Report {
+	r.cancel()
+	r.clients.Wait()
+	return r.Report()
+}
+
+// Report returns what was seen so far.
+func (r *Run) Report() Report {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	report := r.report
+	report.Bodies = maps.Clone(report.Bodies)
+	return report
+}
+
+func (r *Run) client(ctx context.Context, keepAlive bool) {
+	var c connection
+	defer c.close()
+	for ctx.Err() == nil {
+		began := time.Now()
+		body, err := c.request(r.load, keepAlive)
+		r.count(c.fresh, time.Since(began), body, err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(r.load.Pause):
+		}
+	}
+}
+
+func (r *Run) count(fresh bool, took time.Duration, body string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Requests++
+	r.report.Longest = max(r.report.Longest, took)
+	if fresh {
+		r.report.Connections++
+	}
+	if err == nil {
+		r.report.Bodies[body]++
+		return
+	}
+	r.report.Lost++
+	if len(r.report.Errors) < maxErrors {
+		r.report.Errors = append(r.report.Errors, err.Error())
+	}
+}
+
+// connection is a client's connection; the zero value is none yet.
+type connection struct {
+	conn   net.Conn
+	reader *bufio.Reader
+	fresh  bool // made for the last request
+	served int
+}
+
+// request sends one GET and reads the whole answer. The connection is closed after an error, or
+// where either side asked for it.
+func (c *connection) request(load Load, keepAlive bool) (body string, err error) {
+	c.fresh = c.conn == nil
+	deadline := time.Now().Add(load.Timeout)
+	if c.fresh {
+		if c.conn, err = net.DialTimeout(load.Network, load.Address, load.Timeout); err != nil {
+			c.conn = nil
+			return "", err
+		}
+		c.reader, c.served = bufio.NewReader(c.conn), 0
+	}
+	c.conn.SetDeadline(deadline)
+	body, closed, err := c.exchange(keepAlive)
+	if err != nil {
+		err = fmt.Errorf("request %d on a connection: %w", c.served+1, err)
+	}
+	c.served++
+	if err != nil || closed || !keepAlive {
+		c.close()
+	}
+	return body, err
+}
+
+func (c *connection) exchange(keepAlive bool) (body string, closed bool, err error) {
+	header := "GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+	if !keepAlive {
+		header = "GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n"
+	}
+	if _, err := io.WriteString(c.conn, header); err != nil {
+		return "", false, err
+	}
+	resp, err := http.ReadResponse(c.reader, nil)
+	if err != nil {
+		return "", false, err
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(resp.Status)
+	}
+	return string(content), resp.Close, err
+}
+
+func (c *connection) close() {
+	if c.conn != nil {
+		c.conn.Close()
+		c.conn = nil
+	}
+}
