@@ -1,0 +1,260 @@
+// Package sockets holds the listening sockets: bound once, handed to every generation.
+package sockets
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/crankctl/crank/pkg/linux"
+	"github.com/go-logr/logr"
+)
+
+// Set is the sockets of one Bind, in the order of their addresses.
+type Set struct{ sockets []*Socket }
+
+// Socket is one bound socket. Its methods can be called by several goroutines at once.
+type Socket struct {
+	address Address // as it was asked for
+	bound   Address // as getsockname has it
+	backlog int     // for listen(2); 0 where crank does not listen: datagrams, inherited sockets
+	limit   uint32  // of the queue after crank's own listen(2), where the kernel shows it
+	file    os.FileInfo
+
+	mu sync.Mutex // held during every call on fd, so that it is not closed in the middle of one
+	fd int        // -1 once closed
+}
+
+// Bind makes a socket for each address, listening where that applies. It is all or nothing: on an
+// error what it made is closed again. It blocks for at most two seconds, and only where another
+// process takes over the same unix socket at the same moment.
+//
+// All sockets are close-on-exec, plain TCP rather than MPTCP, and in blocking mode unless nonblock
+// was asked for: O_NONBLOCK is shared by all who have the socket, so nothing here touches it
+// afterwards.
+//
+// Call it before anything else opens descriptors: an fd://n that the parent did not pass could
+// otherwise be one of this process's own.
+func Bind(addresses []Address, log logr.Logger) (*Set, error) {
+	set := &Set{sockets: make([]*Socket, len(addresses))}
+	err := set.bind(addresses, log)
+	if err != nil {
+		return nil, errors.Join(err, set.Close())
+	}
+	for _, s := range set.sockets {
+		log.Info("socket bound", "name", s.Name(), "address", s.address.String(), "bound", s.Bound())
+	}
+	return set, nil
+}
+
+func (set *Set) bind(addresses []Address, log logr.Logger) (err error) {
+	// Inherited ones first, and their duplicates above all of them: no number that an address names
+	// may be taken by a socket that is made here.
+	lowest := 3
+	for _, a := range addresses {
+		lowest = max(lowest, a.FD+1)
+	}
+	for _, inherited := range []bool{true, false} {
+		for i, a := range addresses {
+			if (a.Network == "fd") != inherited {
+				continue
+			}
+			if inherited {
+				set.sockets[i], err = inherit(a, lowest)
+			} else {
+				set.sockets[i], err = bind(a, log)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inherit duplicates a descriptor that the parent passed. Everything about the socket stays as it is.
+func inherit(a Address, lowest int) (*Socket, error) {
+	_, err := linux.Option(a.FD, linux.SocketType)
+	switch {
+	case errors.Is(err, syscall.EBADF):
+		return nil, fmt.Errorf("cannot use %s: no such descriptor is open: have the parent pass it", a)
+	case errors.Is(err, syscall.ENOTSOCK):
+		return nil, fmt.Errorf("cannot use %s: the descriptor is not a socket", a)
+	case err != nil:
+		return nil, fmt.Errorf("cannot use %s: %w", a, err)
+	}
+	fd, err := linux.DuplicateFrom(a.FD, lowest)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use %s: %w", a, err)
+	}
+	s := &Socket{address: a, fd: fd}
+	// The parent's descriptor would otherwise reach the app besides the one that is passed on.
+	// The three standard ones are for whoever starts the app.
+	if a.FD > 2 {
+		err = linux.CloseOnExec(a.FD)
+	}
+	if err == nil {
+		err = s.readName()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cannot use %s: %w", a, err), s.close())
+	}
+	return s, nil
+}
+
+// readName sets bound: the network of a TCP or UDP socket says which families it serves.
+func (s *Socket) readName() error {
+	inet, name, err := linux.SocketName(s.fd)
+	if err != nil {
+		return err
+	}
+	kind, err := linux.Option(s.fd, linux.SocketType)
+	if err != nil {
+		return err
+	}
+	s.bound = Address{Network: "fd", FD: s.address.FD} // what has no net-uri
+	switch {
+	case inet.IsValid():
+		network := map[int]string{syscall.SOCK_STREAM: "tcp", syscall.SOCK_DGRAM: "udp"}[kind]
+		if network == "" {
+			return nil
+		}
+		v6only, _ := linux.Option(s.fd, linux.V6Only) // fails on IPv4
+		switch {
+		case inet.Addr().Is4():
+			network += "4"
+		case v6only != 0:
+			network += "6"
+		}
+		s.bound = Address{Network: network, Host: inet.Addr().String(), Port: int(inet.Port())}
+	case name != "":
+		s.bound = Address{Network: unixNetwork(kind), Path: name}
+	}
+	return nil
+}
+
+// Sockets returns the sockets in the order of their addresses.
+func (set *Set) Sockets() []*Socket { return set.sockets }
+
+// Relisten undoes what an app did to the queues by a listen(2) of its own on a shared socket: to be
+// called after READY. A backlog= that was given is set again; otherwise a queue only gets its room
+// back where the app made it smaller.
+func (set *Set) Relisten() error {
+	var errs []error
+	for _, s := range set.sockets {
+		errs = append(errs, s.Relisten(s.address.Options.Backlog > 0))
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes the sockets, and unlinks the paths that are still theirs. The connections that wait
+// in a queue are reset only if no other process has the socket. Further calls do nothing.
+func (set *Set) Close() error {
+	var errs []error
+	for _, s := range set.sockets {
+		if s != nil {
+			errs = append(errs, s.close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Name returns the name for LISTEN_FDNAMES.
+func (s *Socket) Name() string { return cmp.Or(s.address.Name, DefaultName) }
+
+// Address returns what was asked for.
+func (s *Socket) Address() Address { return s.address }
+
+// Bound returns where the socket is, as getsockname(2) has it, in the form of a net-uri: tcp:// with
+// an IPv6 address serves both families, tcp6:// and tcp4:// one. fd://n is a socket that no other
+// form describes.
+func (s *Socket) Bound() string { return s.bound.String() }
+
+// FD returns the descriptor, -1 once the Set is closed. The Set owns it: the caller never closes it,
+// and never changes it or its flags (os.NewFile may do that).
+func (s *Socket) FD() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fd
+}
+
+// Relisten calls listen(2) again with crank's backlog: always, or only if the queue has become
+// smaller than it was. That can be seen for TCP only. It does nothing to datagram sockets, and to
+// inherited ones.
+func (s *Socket) Relisten(always bool) error {
+	if s.backlog == 0 {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return fmt.Errorf("cannot listen again on %s: %w", s.address, os.ErrClosed)
+	}
+	if !always {
+		if s.limit == 0 {
+			return nil
+		}
+		_, limit, listening, err := linux.ListenQueue(s.fd)
+		if err == nil && listening && limit >= s.limit {
+			return nil
+		}
+	}
+	if err := linux.Listen(s.fd, s.backlog); err != nil {
+		return fmt.Errorf("cannot listen again on %s: %w", s.address, err)
+	}
+	return nil
+}
+
+// Queue returns how many connections wait to be accepted, and how many may (the kernel takes one
+// more). It fails for all but TCP listeners: nothing tells for the others.
+func (s *Socket) Queue() (length, limit uint32, err error) {
+	if !strings.HasPrefix(s.bound.Network, "tcp") {
+		return 0, 0, fmt.Errorf("cannot read the queue of %s: %w", s.address, errors.ErrUnsupported)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return 0, 0, fmt.Errorf("cannot read the queue of %s: %w", s.address, os.ErrClosed)
+	}
+	length, limit, listening, err := linux.ListenQueue(s.fd)
+	if err == nil && !listening {
+		err = errors.New("it does not listen")
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("cannot read the queue of %s: %w", s.address, err)
+	}
+	return length, limit, nil
+}
+
+func (s *Socket) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return nil
+	}
+	// The path first: as long as the socket is open its inode's number cannot be given to another.
+	err := s.unlink()
+	linux.Close(s.fd)
+	s.fd = -1
+	return err
+}
+
+// unlink removes the path unless somebody else's file is there now.
+func (s *Socket) unlink() error {
+	if s.file == nil {
+		return nil
+	}
+	now, err := os.Lstat(s.address.Path)
+	if err == nil && os.SameFile(now, s.file) {
+		err = os.Remove(s.address.Path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot remove the path of %s: %w", s.address, err)
+	}
+	return nil
+}

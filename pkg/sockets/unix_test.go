@@ -1,0 +1,309 @@
+package sockets
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/crankctl/crank/pkg/linux"
+	"github.com/go-logr/logr"
+)
+
+// umask sets the umask of the whole process until the test ends.
+func umask(t *testing.T, mask int) {
+	t.Helper()
+	old := syscall.Umask(mask)
+	t.Cleanup(func() { syscall.Umask(old) })
+}
+
+func modeOf(t *testing.T, path string) fs.FileMode {
+	t.Helper()
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode()
+}
+
+// The kernel property that makes a mode hold from the first instant on: bind takes it from the
+// unbound socket, and the umask can only take permissions away.
+func TestBindTakesTheModeOfTheUnboundSocket(t *testing.T) {
+	for mask, want := range map[int]fs.FileMode{0: 0o620, 0o022: 0o600, 0o777: 0} {
+		t.Run(fmt.Sprintf("umask %03o", mask), func(t *testing.T) {
+			path := filepath.Join(shortDir(t), "s")
+			umask(t, mask)
+			fd, err := linux.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer linux.Close(fd)
+			if err := linux.SetSocketMode(fd, 0o620); err != nil {
+				t.Fatal(err)
+			}
+			if err := linux.BindUnix(fd, path); err != nil {
+				t.Fatal(err)
+			}
+			if got := modeOf(t, path); got != fs.ModeSocket|want {
+				t.Errorf("the mode after bind is %s, want %s", got, want)
+			}
+		})
+	}
+}
+
+func TestMode(t *testing.T) {
+	tests := []struct {
+		mask    int
+		options string
+		want    fs.FileMode
+	}{
+		{0o022, "", 0o755},
+		{0o077, "", 0o700},
+		{0, "?mode=0600", 0o600},
+		{0o022, "?mode=0666", 0o666},
+		{0o077, "?mode=0660", 0o660},
+		{0o777, "?mode=0001", 0o001},
+	}
+	for _, network := range unixNetworks {
+		for _, test := range tests {
+			t.Run(fmt.Sprintf("%s umask %03o %s", network, test.mask, test.options), func(t *testing.T) {
+				path := filepath.Join(shortDir(t), "s")
+				umask(t, test.mask)
+				bindAll(t, network+"://"+path+test.options)
+				if got := modeOf(t, path); got != fs.ModeSocket|test.want {
+					t.Errorf("the mode is %s, want %s", got, test.want)
+				}
+			})
+		}
+	}
+}
+
+func TestOwner(t *testing.T) {
+	uid, gid := os.Getuid(), os.Getgid() // to these anybody may change
+	if uid == 0 {
+		uid, gid = 12345, 23456
+	}
+	path := filepath.Join(shortDir(t), "s")
+	umask(t, 0o077)
+	bindAll(t, fmt.Sprintf("%s?user=%d&group=%d&mode=0660", path, uid, gid))
+	info, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := info.Sys().(*syscall.Stat_t)
+	if int(got.Uid) != uid || int(got.Gid) != gid || info.Mode().Perm() != 0o660 {
+		t.Errorf("it belongs to %d:%d, mode %s; want %d:%d, 0660", got.Uid, got.Gid, info.Mode(), uid, gid)
+	}
+}
+
+func TestOwnerByName(t *testing.T) {
+	for name, lookUp := range map[string]func(string) (int, error){"user": userID, "group": groupID} {
+		if id, err := lookUp("root"); id != 0 || err != nil {
+			t.Errorf("%s root is %d, %v", name, id, err)
+		}
+		if id, err := lookUp("2147483647"); id != 1<<31-1 || err != nil {
+			t.Errorf("%s 2147483647 is %d, %v", name, id, err)
+		}
+		if id, err := lookUp(""); id != -1 || err != nil {
+			t.Errorf("no %s is %d, %v", name, id, err)
+		}
+	}
+}
+
+// A link that appears at the path must not lead to a change of what it points to.
+func TestOwnerIsNotSetThroughALink(t *testing.T) {
+	dir := shortDir(t)
+	if err := os.WriteFile(dir+"/victim", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("victim", dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	_ = setOwner(dir+"/link", -1, -1, 0o666) // whether a link can have a mode differs
+	if got := modeOf(t, dir+"/victim"); got != 0o600 {
+		t.Errorf("the mode of the target is %s", got)
+	}
+}
+
+// alive makes sockets that live processes have, in all states in which connect can meet them.
+var alive = map[string]func(t *testing.T, path string){
+	"stream": func(t *testing.T, path string) { bindAll(t, path) },
+	"packet": func(t *testing.T, path string) { bindAll(t, "unixpacket://"+path) },
+	"datagram": func(t *testing.T, path string) {
+		bindAll(t, "unixgram://"+path)
+	},
+	"bound but not yet listening": func(t *testing.T, path string) {
+		fd, err := linux.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { linux.Close(fd) })
+		if err := linux.BindUnix(fd, path); err != nil {
+			t.Fatal(err)
+		}
+	},
+	"full backlog": func(t *testing.T, path string) {
+		bindAll(t, path+"?backlog=1")
+		for {
+			fd, err := linux.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { linux.Close(fd) })
+			if err = linux.ConnectUnix(fd, path); errors.Is(err, syscall.EAGAIN) {
+				return
+			} else if err != nil {
+				t.Fatal(err)
+			}
+		}
+	},
+	"datagram with a peer of its own": func(t *testing.T, path string) {
+		bindAll(t, "unixgram://"+path+"-peer")
+		connected := bindAll(t, "unixgram://"+path).Sockets()[0]
+		if err := linux.ConnectUnix(connected.FD(), path+"-peer"); err != nil {
+			t.Fatal(err)
+		}
+	},
+}
+
+func TestLiveSocketIsNotStolen(t *testing.T) {
+	for name, serve := range alive {
+		for _, network := range unixNetworks {
+			t.Run(name+" by "+network, func(t *testing.T) {
+				path := filepath.Join(shortDir(t), "s")
+				serve(t, path)
+				before, err := os.Lstat(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				set, err := Bind(parseAll(t, network+"://"+path), logr.Discard())
+				if err == nil {
+					t.Fatal("it was stolen", set.Close())
+				}
+				if !errors.Is(err, errAlive) {
+					t.Error(err)
+				}
+				if after, err := os.Lstat(path); err != nil || !os.SameFile(before, after) {
+					t.Errorf("the path was touched: %v", err)
+				}
+			})
+		}
+	}
+}
+
+// The question whether a server is alive must not look like a client to it.
+func TestProbeLeavesNoConnection(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	s := bindAll(t, path+"?nonblock").Sockets()[0]
+	if err := checkStale(path); !errors.Is(err, errAlive) {
+		t.Fatal(err)
+	}
+	if _, _, err := syscall.Accept(s.FD()); !errors.Is(err, syscall.EAGAIN) {
+		t.Errorf("accept gives %v, want EAGAIN", err)
+	}
+}
+
+// stale leaves a path whose socket is closed.
+func stale(t *testing.T, path string, kind int) {
+	t.Helper()
+	fd, err := linux.Socket(syscall.AF_UNIX, kind)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer linux.Close(fd)
+	if err := linux.BindUnix(fd, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStaleSocketIsTakenOver(t *testing.T) {
+	for _, kind := range []int{syscall.SOCK_STREAM, syscall.SOCK_DGRAM, syscall.SOCK_SEQPACKET} {
+		for _, network := range unixNetworks {
+			t.Run(fmt.Sprintf("type %d by %s", kind, network), func(t *testing.T) {
+				dir := shortDir(t)
+				stale(t, dir+"/s", kind)
+				bindAll(t, network+"://"+dir+"/s")
+				if err := checkStale(dir + "/s"); !errors.Is(err, errAlive) {
+					t.Errorf("afterwards: %v", err)
+				}
+				if names, _ := filepath.Glob(dir + "/*"); len(names) != 1 {
+					t.Errorf("there is litter: %v", names)
+				}
+			})
+		}
+	}
+}
+
+func TestStaleSocketIsTakenOverByOne(t *testing.T) {
+	path := filepath.Join(shortDir(t), "s")
+	stale(t, path, syscall.SOCK_STREAM)
+	var winners atomic.Int32
+	var racers sync.WaitGroup
+	for range 8 {
+		racers.Go(func() {
+			set, err := Bind([]Address{{Network: "unix", Path: path}}, logr.Discard())
+			if err == nil {
+				winners.Add(1)
+				t.Cleanup(func() { set.Close() })
+			} else if !errors.Is(err, errAlive) {
+				t.Error(err)
+			}
+		})
+	}
+	racers.Wait()
+	if winners.Load() != 1 {
+		t.Errorf("%d took it over", winners.Load())
+	}
+	client, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+}
+
+func TestPathThatIsNoSocketIsLeft(t *testing.T) {
+	for name, create := range map[string]func(path string) error{
+		"file":      func(path string) error { return os.WriteFile(path, []byte("data"), 0o600) },
+		"directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"link": func(path string) error {
+			stale(t, path+"-stale", syscall.SOCK_STREAM)
+			return os.Symlink(path+"-stale", path)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(shortDir(t), "s")
+			if err := create(path); err != nil {
+				t.Fatal(err)
+			}
+			before := modeOf(t, path)
+			_, err := Bind(parseAll(t, path), logr.Discard())
+			if err == nil || !strings.Contains(err.Error(), "exists and is not a socket") {
+				t.Error(err)
+			}
+			if modeOf(t, path) != before {
+				t.Error("the path was changed")
+			}
+		})
+	}
+}
+
+func TestRelativePath(t *testing.T) {
+	t.Chdir(shortDir(t))
+	set := bindAll(t, "./s")
+	if got := set.Sockets()[0].Bound(); got != "unix://./s" {
+		t.Errorf("bound to %s", got)
+	}
+	if err := set.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat("s"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
