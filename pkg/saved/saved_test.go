@@ -1,0 +1,240 @@
+package saved
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/crankctl/crank/pkg/supervisor"
+)
+
+// full is a record that uses every field.
+var full = Record{
+	Base: []string{"/app", "--v1"},
+	Command: supervisor.Command{
+		Argv:  []string{"/app", "--v2", "<&> ü \u2028"},
+		Dir:   "/srv",
+		Env:   []string{"COLOUR=blue", "EMPTY=", "DEBUG-"},
+		Start: 30 * time.Second,
+		Stop:  90 * time.Second,
+	},
+	Previous: &supervisor.Command{Argv: []string{"/app", "--v1"}, Stop: time.Millisecond},
+}
+
+func TestLoad(t *testing.T) {
+	simple := Record{Command: supervisor.Command{Argv: []string{"/app"}}}
+	tests := []struct {
+		name, content string
+		want          Record
+		err           error
+	}{
+		{name: "all fields", want: full, content: `{
+			"version": 1, "base": ["/app", "--v1"],
+			"command": ["/app", "--v2", "<&> ü \u2028"], "cwd": "/srv",
+			"env": ["COLOUR=blue", "EMPTY=", "DEBUG-"], "start": "30s", "stop": "1m30s",
+			"previous": {"command": ["/app", "--v1"], "stop": "1ms"}}`},
+		{name: "unknown fields", want: simple, content: `{"version": 1, "command": ["/app"], "colour": "blue"}`},
+		{name: "nanoseconds", content: `{"version": 1, "command": ["/app"], "start": 5000000000}`,
+			want: Record{Command: supervisor.Command{Argv: []string{"/app"}, Start: 5 * time.Second}}},
+
+		{name: "2014", content: `{"cwd":"","command":["./server.rb","-x"],"start_timeout":5000000000,"stop_timeout":0}` + "\n",
+			want: Record{Command: supervisor.Command{Argv: []string{"./server.rb", "-x"}, Start: 5 * time.Second}}},
+		{name: "2014, a string", content: `{"command":"/app","args":["a","b"],"start_timeout":1000000000,"stop_timeout":2000000000}`,
+			want: Record{Command: supervisor.Command{Argv: []string{"/app", "a", "b"}, Start: time.Second, Stop: 2 * time.Second}}},
+		{name: "2014, null args", want: simple, content: `{"command":"/app","args":null}`},
+		{name: "by hand", content: `{"command":["/app"],"stop":"3s"}`,
+			want: Record{Command: supervisor.Command{Argv: []string{"/app"}, Stop: 3 * time.Second}}},
+
+		{name: "empty", content: "", err: ErrCorrupt},
+		{name: "null", content: "null", err: ErrCorrupt},
+		{name: "cut", content: `{"version": 1, "command": ["/app"`, err: ErrCorrupt},
+		{name: "garbage behind", content: `{"version": 1, "command": ["/app"]}{}`, err: ErrCorrupt},
+		{name: "newer", content: `{"version": 2, "command": ["/app"]}`, err: ErrCorrupt},
+		{name: "negative version", content: `{"version": -1, "command": ["/app"]}`, err: ErrCorrupt},
+		{name: "no command", content: `{"version": 1}`, err: ErrCorrupt},
+		{name: "empty command", content: `{"version": 1, "command": [""]}`, err: ErrCorrupt},
+		{name: "args alone", content: `{"args": ["/app"], "command": []}`, want: simple},
+		{name: "NUL", content: `{"version": 1, "command": ["/app\u0000"]}`, err: ErrCorrupt},
+		{name: "bad time", content: `{"version": 1, "command": ["/app"], "start": "soon"}`, err: ErrCorrupt},
+		{name: "negative time", content: `{"version": 1, "command": ["/app"], "start": "-1s"}`, err: ErrCorrupt},
+		{name: "bad env", content: `{"version": 1, "command": ["/app"], "env": ["COLOUR"]}`, err: ErrCorrupt},
+		{name: "env without a name", content: `{"version": 1, "command": ["/app"], "env": ["=x"]}`, err: ErrCorrupt},
+		{name: "bad previous", content: `{"version": 1, "command": ["/app"], "previous": {}}`, err: ErrCorrupt},
+		{name: "too large", content: `{"version": 1, "command": ["` + strings.Repeat("x", MaxSize) + `"]}`, err: ErrCorrupt},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "web.conf")
+			if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got, err := Load(path)
+			if !errors.Is(err, tt.err) {
+				t.Fatalf("error is %v, want %v", err, tt.err)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestLoadUnsafe(t *testing.T) {
+	const content = `{"version": 1, "command": ["/app"]}`
+	good := func(t *testing.T, path string) {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	chmod := func(mode os.FileMode) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			good(t, path)
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	must := func(t *testing.T, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	tests := []struct {
+		name string
+		make func(t *testing.T, path string)
+		err  error
+	}{
+		{"own", good, nil},
+		{"readable by all", chmod(0o644), nil},
+		{"missing", func(*testing.T, string) {}, fs.ErrNotExist},
+		{"writable by group", chmod(0o660), ErrUnsafe},
+		{"writable by others", chmod(0o602), ErrUnsafe},
+		{"symlink", func(t *testing.T, path string) {
+			good(t, path+".real")
+			must(t, os.Symlink(path+".real", path))
+		}, ErrUnsafe},
+		{"dangling symlink", func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) }, ErrUnsafe},
+		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, ErrUnsafe},
+		{"fifo", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o600)) }, ErrUnsafe},
+		{"socket", func(t *testing.T, path string) {
+			fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
+			must(t, err)
+			defer syscall.Close(fd)
+			must(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}))
+		}, ErrUnsafe},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "web.conf")
+			tt.make(t, path)
+			before, _ := os.Lstat(path)
+			if _, err := Load(path); !errors.Is(err, tt.err) {
+				t.Errorf("error is %v, want %v", err, tt.err)
+			}
+			if after, _ := os.Lstat(path); !cmp.Equal(before == nil, after == nil) {
+				t.Error("Load has changed the file")
+			}
+		})
+	}
+}
+
+// A file of another user is refused, but one of root is not: only root can make both.
+func TestLoadOwner(t *testing.T) {
+	const other = 12345
+	tests := []struct {
+		name       string
+		owner, own int
+		err        error
+	}{
+		{"of another", other, 0, ErrUnsafe},
+		{"of root", 0, other, nil},
+		{"of a third", other + 1, other, ErrUnsafe},
+	}
+	if os.Geteuid() != 0 {
+		tests = nil // chown(2) needs root; TestLoadUnsafe covers the rest
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := sharedDir(t)
+			path := filepath.Join(dir, "web.conf")
+			if err := os.WriteFile(path, []byte(`{"command": ["/app"]}`), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chown(path, tt.owner, -1); err != nil {
+				t.Fatal(err)
+			}
+			want := "ok"
+			if tt.err != nil {
+				want = "unsafe"
+			}
+			if got := runHelper(t, helper{name: "load", path: path, uid: tt.own}); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestSetAside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web.conf")
+	for _, content := range []string{"first", "second"} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		aside, err := SetAside(path, Failed)
+		if err != nil || aside != path+".failed" {
+			t.Fatal(aside, err)
+		}
+		if got, _ := os.ReadFile(aside); string(got) != content {
+			t.Errorf("it holds %q, want %q", got, content)
+		}
+	}
+	if _, err := SetAside(path, Corrupt); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	if data, err := encode(full); err == nil {
+		f.Add(data)
+	}
+	f.Add([]byte(`{"command":"/app","args":["a"],"start_timeout":1000000000,"stop_timeout":2}`))
+	f.Add([]byte(`{"cwd":"","command":["./server.rb"],"start_timeout":5000000000}`))
+	f.Add([]byte(`{"version":1,"command":["a"],"env":["A=","B-"],"stop":"1h0m0.5s","previous":{"command":["b"]}}`))
+	f.Add([]byte(`{"version":2,"command":["a"]}`))
+	f.Add([]byte(`{"version":1,"command":["\ud800"],"start":1e3}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rec, err := parse(data)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("%v is not ErrCorrupt", err)
+			}
+			return
+		}
+		written, err := encode(rec)
+		if err != nil {
+			t.Fatalf("it was read, but cannot be written: %v", err)
+		}
+		again, err := parse(written)
+		if err != nil {
+			t.Fatalf("it was written, but cannot be read: %v", err)
+		}
+		if !equal(rec, again) {
+			t.Fatalf("%+v became %+v", rec, again)
+		}
+	})
+}
+
+func equal(a, b Record) bool {
+	if (a.Previous == nil) != (b.Previous == nil) || a.Previous != nil && !a.Previous.Equal(*b.Previous) {
+		return false
+	}
+	return a.Command.Equal(b.Command) && strings.Join(a.Base, "\x00") == strings.Join(b.Base, "\x00")
+}

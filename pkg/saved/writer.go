@@ -1,0 +1,226 @@
+package saved
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+)
+
+// ErrClosed is the result of a Save after Close.
+var ErrClosed = errors.New("cannot save the command: crank is ending")
+
+// Writer writes records to one file, one at a time, from a goroutine of its own: a disk that is
+// full, read-only or does not answer at all holds up nobody.
+type Writer struct {
+	path string
+	log  logr.Logger
+	wake chan struct{} // capacity 1: something is pending, or closed
+	done chan struct{} // closed when the goroutine has ended
+
+	mu      sync.Mutex
+	pending []byte       // the newest record, nil for none
+	waiters []chan error // those who wait for it
+	closed  bool
+}
+
+// New returns a writer of path, and removes what an earlier one left half-written beside it. With
+// an empty path it does nothing at all. The directory is not made.
+//
+// Close ends it.
+func New(path string, log logr.Logger) *Writer {
+	w := &Writer{path: path, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	if path == "" {
+		close(w.done)
+		return w
+	}
+	go w.run()
+	return w
+}
+
+// Save asks for rec to be written, and never blocks. The channel is closed once rec, or a newer
+// record, is on disk; if that failed it carries one error first. Whoever asked need not wait. The
+// newest record wins: one that has not been begun is not written at all. A failure is not
+// retried, but the next Save tries again. With an empty path the channel is nil.
+func (w *Writer) Save(rec Record) <-chan error {
+	if w.path == "" {
+		return nil
+	}
+	result := make(chan error, 1)
+	data, err := encode(rec)
+	if err != nil {
+		w.answer([]chan error{result}, fmt.Errorf("cannot save the command: %w", err))
+		return result
+	}
+	if !w.put(data, result) {
+		result <- ErrClosed
+		close(result)
+		return result
+	}
+	w.nudge()
+	return result
+}
+
+// put makes data the newest record, or returns false after Close.
+func (w *Writer) put(data []byte, waiter chan error) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return false
+	}
+	w.pending = data
+	w.waiters = append(w.waiters, waiter)
+	return true
+}
+
+// Close lets what was asked for be written, and ends the writer. It waits at most timeout; after
+// that the write goes on for as long as the disk and the process last.
+func (w *Writer) Close(timeout time.Duration) error {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.nudge()
+
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-w.done:
+		return nil
+	case <-timer.C:
+	}
+	select {
+	case <-w.done: // both, with a timeout of 0
+		return nil
+	default:
+		return fmt.Errorf("cannot save the command: %s was not written within %v", w.path, timeout)
+	}
+}
+
+// nudge never blocks: the channel has room for the one that is needed.
+func (w *Writer) nudge() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Writer) run() {
+	defer close(w.done)
+	w.removeStale()
+	for range w.wake {
+		w.mu.Lock()
+		data, waiters, closed := w.pending, w.waiters, w.closed
+		w.pending, w.waiters = nil, nil
+		w.mu.Unlock()
+		if data != nil {
+			w.answer(waiters, w.write(data))
+		}
+		if closed {
+			return
+		}
+	}
+}
+
+// answer also logs a failure: after a signal nobody waits, and a full disk should be seen.
+func (w *Writer) answer(waiters []chan error, err error) {
+	if err != nil {
+		w.log.Error(err, "command not saved", "path", w.path)
+	}
+	for _, waiter := range waiters {
+		if err != nil {
+			waiter <- err
+		}
+		close(waiter)
+	}
+}
+
+// write replaces the file as a whole: a reader, and a machine that loses power, finds the old
+// content or the new, never a part.
+func (w *Writer) write(data []byte) error {
+	dir := filepath.Dir(w.path)
+	temp := filepath.Join(dir, w.tempPrefix()+randomName())
+	if err := writeTemp(temp, data); err != nil {
+		return fmt.Errorf("cannot save the command: %w", err)
+	}
+	if err := os.Rename(temp, w.path); err != nil {
+		os.Remove(temp)
+		return fmt.Errorf("cannot save the command: %w", err)
+	}
+	if err := syncDir(dir); err != nil {
+		return fmt.Errorf("cannot be sure that the command is saved: %w", err)
+	}
+	return nil
+}
+
+// writeTemp leaves nothing behind where it fails, unless the file was somebody else's.
+func writeTemp(name string, data []byte) (err error) {
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := f.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			os.Remove(name)
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// syncDir makes a rename durable. EINVAL is fsync(2)'s answer where a filesystem has no such thing.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {
+		return err
+	}
+	return nil
+}
+
+// tempRandom is the number of random bytes, in hex, that end the name of a temporary file.
+const tempRandom = 8
+
+func randomName() string {
+	b := make([]byte, tempRandom)
+	rand.Read(b) // never fails
+	return hex.EncodeToString(b)
+}
+
+func isRandom(s string) bool {
+	b, err := hex.DecodeString(s)
+	return err == nil && len(b) == tempRandom
+}
+
+func (w *Writer) tempPrefix() string { return "." + filepath.Base(w.path) + ".tmp-" }
+
+// removeStale removes temporary files that a killed writer of this path left. Nobody else writes
+// this path at the same time; if somebody did, only that one Save of theirs would fail.
+func (w *Writer) removeStale() {
+	dir := filepath.Dir(w.path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return // Save will say so
+	}
+	for _, entry := range entries {
+		random, ours := strings.CutPrefix(entry.Name(), w.tempPrefix())
+		if ours && entry.Type().IsRegular() && isRandom(random) {
+			os.Remove(filepath.Join(dir, entry.Name()))
+		}
+	}
+}
