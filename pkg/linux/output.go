@@ -16,7 +16,8 @@ func WaitWritable(fd int) error {
 	}
 }
 
-// Unread returns how many bytes of a pipe wait to be read (FIONREAD of pipe(7), which is the same number as TIOCINQ).
+// Unread returns how many bytes wait to be read in a pipe (FIONREAD of pipe(7), the same number as
+// TIOCINQ), or in the next datagram of a socket.
 func Unread(fd int) (int, error) {
 	for {
 		n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)

@@ -38,6 +38,7 @@ type Receiver struct {
 	readers sync.WaitGroup
 	turn    sync.Mutex // held while a message is handled
 	dropped atomic.Int64
+	busy    atomic.Int32 // messages that were taken from a socket and not handled yet
 }
 
 // Open makes the sockets for one generation. The one with an address has a name that cannot be guessed
@@ -116,6 +117,23 @@ func (r *Receiver) Serve(handle func(Sender, Message)) {
 	}
 }
 
+// Idle reports whether everything that was sent before the call has been handled. Who knows that
+// the app has ended can so let its last words count first. It does not block.
+func (r *Receiver) Idle() bool {
+	for _, socket := range r.sockets {
+		raw, err := socket.SyscallConn()
+		if err != nil {
+			continue
+		}
+		unread := 0
+		if raw.Control(func(fd uintptr) { unread, _ = linux.Unread(int(fd)) }) == nil && unread > 0 {
+			return false
+		}
+	}
+	// In this order: a message leaves its socket after it was counted as busy.
+	return r.busy.Load() == 0
+}
+
 // Close removes the address, closes all descriptors and returns when no call of handle runs or will.
 // It must not be called from handle. Messages that were not read yet are lost. It may be called twice.
 func (r *Receiver) Close() {
@@ -142,10 +160,11 @@ func (r *Receiver) removePath() {
 
 func (r *Receiver) read(socket *os.File, handle func(Sender, Message)) {
 	for {
-		got, err := receive(socket)
+		got, err := r.receive(socket)
 		switch {
 		case err == nil:
 			r.deliver(got, handle)
+			r.busy.Add(-1)
 		case errors.Is(err, errClosed):
 			return
 		case errors.Is(err, syscall.ECONNRESET):
@@ -196,14 +215,17 @@ var rooms = sync.Pool{New: func() any {
 	return &linux.Datagram{Data: make([]byte, MaxDatagram), OOB: make([]byte, linux.CredentialsOOB)}
 }}
 
-// receive waits for a datagram. The error is errClosed after Close, else recvmsg's.
-func receive(socket *os.File) (got received, err error) {
+// receive waits for a datagram, and counts it as busy. The error is errClosed after Close, else recvmsg's.
+func (r *Receiver) receive(socket *os.File) (got received, err error) {
 	raw, err := socket.SyscallConn()
 	if err != nil {
 		return got, errClosed
 	}
 	closed := raw.Read(func(fd uintptr) bool {
-		got, err = receiveNow(int(fd))
+		r.busy.Add(1)
+		if got, err = receiveNow(int(fd)); err != nil {
+			r.busy.Add(-1)
+		}
 		return !errors.Is(err, syscall.EAGAIN)
 	})
 	if closed != nil {

@@ -636,3 +636,36 @@ func BenchmarkReceive(b *testing.B) {
 		<-handled
 	}
 }
+
+// TestIdle pins that what was sent before a process ended keeps Idle false until it was handled.
+func TestIdle(t *testing.T) {
+	r, err := Open(t.TempDir(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if !r.Idle() {
+		t.Error("not idle before anything was sent")
+	}
+	conn, err := net.Dial("unixgram", r.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("READY=1")); err != nil {
+		t.Fatal(err)
+	}
+	if r.Idle() {
+		t.Error("idle with a message in the socket")
+	}
+	handling, proceed := make(chan struct{}), make(chan struct{})
+	r.Serve(func(Sender, Message) { close(handling); <-proceed })
+	<-handling
+	if r.Idle() {
+		t.Error("idle while a message is handled")
+	}
+	close(proceed)
+	for !r.Idle() {
+		time.Sleep(time.Millisecond)
+	}
+}

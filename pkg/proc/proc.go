@@ -114,9 +114,12 @@ func (p *Process) PID() int { return p.pid }
 // then on, so Signal does nothing any more.
 func (p *Process) Gone() {
 	p.gone = true
-	linux.Close(p.pidfd)
+	linux.Close(p.pidfd) // which does nothing with -1
 	p.pidfd = -1
 }
+
+// IsGone reports whether Gone was called.
+func (p *Process) IsGone() bool { return p.gone }
 
 // Signal signals the process itself. It returns nil where the process is gone already.
 func (p *Process) Signal(sig syscall.Signal) error {

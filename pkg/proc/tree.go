@@ -126,3 +126,17 @@ func OOMScoreAdj() (string, error) {
 	b, err := os.ReadFile("/proc/self/oom_score_adj")
 	return string(bytes.TrimSpace(b)), err
 }
+
+// ResidentBytes returns how much memory a process uses, shared pages included; 0 where it is gone.
+func ResidentBytes(pid int) int64 {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	f := bytes.Fields(b)
+	if len(f) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseInt(string(f[1]), 10, 64)
+	return pages * int64(os.Getpagesize())
+}

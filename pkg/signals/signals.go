@@ -72,6 +72,15 @@ func (in *Inbox) Signals() <-chan syscall.Signal { return in.signals }
 // Children delivers whenever a child may have ended.
 func (in *Inbox) Children() <-chan struct{} { return in.children }
 
+// Wake makes Children deliver, as a SIGCHLD does. It does not block: one that is pending is enough,
+// since all are reaped then.
+func (in *Inbox) Wake() {
+	select {
+	case in.children <- struct{}{}:
+	default:
+	}
+}
+
 // Close stops receiving: signals have their default action again.
 func (in *Inbox) Close() {
 	for _, c := range in.raw {
@@ -104,10 +113,7 @@ func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal) {
 		select {
 		case sig := <-in.raw[0]:
 			if sig == syscall.SIGCHLD {
-				select {
-				case in.children <- struct{}{}:
-				default: // one pending is enough: all are reaped then
-				}
+				in.Wake()
 			}
 		case sig := <-in.raw[1]:
 			push(sig.(syscall.Signal))

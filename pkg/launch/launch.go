@@ -1,0 +1,311 @@
+// Package launch turns a command into a running generation: its descriptors, its environment, its
+// notify sockets and its output.
+package launch
+
+import (
+	"errors"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/output"
+	"github.com/crankctl/crank/pkg/proc"
+	"github.com/crankctl/crank/pkg/sockets"
+	"github.com/crankctl/crank/pkg/supervisor"
+)
+
+// Config is what all generations have in common.
+type Config struct {
+	Name        string
+	Ctl         string // CRANK_CTL for the app; empty: none
+	NotifyDir   string // of the notify sockets; empty: abstract addresses
+	ListenPID   bool
+	StdinSocket bool // the first socket is also descriptor 0
+	NoNewPrivs  bool
+	MemoryCheck bool // warn where a second generation does not fit
+	Output      output.Mode
+	KeepStderr  bool
+	Terminal    bool     // stdin is a terminal: the first generation gets its foreground
+	Environ     []string // crank's own environment
+	Settings    []string // the variables in it that are crank's own, and not for the app
+	Log         logr.Logger
+}
+
+// Launcher starts generations and knows which process belongs to which. It is a
+// supervisor.Launcher; its methods are for the supervisor's goroutine, except Close.
+type Launcher struct {
+	cfg            Config
+	sockets        *sockets.Set
+	notice         func(generation int, m notify.Message)
+	stdout, stderr *output.Destination
+	null           *os.File
+	oomScore       string
+
+	mu       sync.Mutex // guards children, which the notify goroutines read, and heldBack
+	children map[int]*child
+	heldBack []proc.Exit
+	wake     func() // makes the supervisor call Reap again
+	alone    bool   // there was no child at all at the last Reap
+	closing  sync.WaitGroup
+}
+
+// New returns a Launcher that holds set and passes what the generations say to notice. wake, which
+// must not block, is to have the supervisor call Reap soon. The caller closes set after the Launcher.
+func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Message), wake func()) (*Launcher, error) {
+	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}}
+	l.stdout, l.stderr = output.Destinations(stdout, stderr)
+	l.oomScore, _ = proc.OOMScoreAdj() // without /proc it is not changed
+	var err error
+	l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// Close waits until the generations' descriptors are closed and their output is passed on, at most
+// grace, and removes the directory of the notify sockets.
+func (l *Launcher) Close(grace time.Duration) {
+	done := make(chan struct{})
+	go func() {
+		l.closing.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(grace):
+	}
+	l.null.Close()
+	if l.cfg.NotifyDir != "" {
+		os.Remove(l.cfg.NotifyDir) // if it is empty
+	}
+}
+
+// child is one generation's process and what crank holds for it.
+type child struct {
+	l          *Launcher
+	generation int
+	process    *proc.Process
+	receiver   *notify.Receiver
+	streams    *output.Streams
+	oomRaised  bool
+}
+
+// Launch implements supervisor.Launcher.
+func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor.Child, error) {
+	if protect && l.cfg.MemoryCheck {
+		l.checkMemory(n)
+	}
+	ch := &child{l: l, generation: n}
+	var err error
+	ch.streams, err = output.Start(l.cfg.Output, output.Options{
+		Name: l.cfg.Name, Generation: n, Stdout: l.stdout, Stderr: l.stderr, KeepStderr: l.cfg.KeepStderr,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if ch.receiver, err = l.openReceiver(n); err != nil {
+		ch.streams.Close(0)
+		return nil, err
+	}
+	if err := ch.start(c, protect); err != nil {
+		ch.streams.Close(0)
+		ch.receiver.Close()
+		return nil, err
+	}
+	l.mu.Lock()
+	l.children[n] = ch
+	l.mu.Unlock()
+	l.alone = false
+	ch.streams.CloseAppEnds()
+	ch.streams.SetPID(ch.process.PID())
+	ch.receiver.CloseAppEnd()
+	ch.receiver.Serve(ch.onNotice)
+	return ch, nil
+}
+
+// openReceiver falls back to an abstract address when the directory has gone or is full: an app
+// that cannot say READY is worse.
+func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
+	r, err := notify.Open(l.cfg.NotifyDir, n)
+	if err != nil && l.cfg.NotifyDir != "" {
+		l.cfg.Log.Error(err, "no notify socket in the runtime directory: using an abstract one", "generation", n)
+		r, err = notify.Open("", n)
+	}
+	return r, err
+}
+
+// start resolves the command and forks.
+func (ch *child) start(c supervisor.Command, protect bool) error {
+	l := ch.l
+	files := ch.files()
+	env := l.environ(ch.generation, c.Env, notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
+	path, err := proc.Find(c.Argv[0], c.Dir, lookup(env, "PATH"))
+	if err != nil {
+		return err
+	}
+	spec := proc.Spec{
+		Path: path, Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
+		ListenPID: l.cfg.ListenPID && len(l.sockets.Sockets()) > 0, NoNewPrivs: l.cfg.NoNewPrivs,
+	}
+	if l.cfg.Terminal && ch.generation == 1 {
+		spec.Terminal = 1 + stdin
+	}
+	// The kernel's first choice is the newcomer, as long as there is somebody to protect from it.
+	// A program with more rights than crank cannot be given its old score back, but then it keeps
+	// crank's own as well: the write in the child fails.
+	if protect && l.oomScore != "" {
+		spec.OOMScoreAdj = oomScoreStarting
+		ch.oomRaised = true
+	}
+	ch.process, err = proc.Start(spec)
+	return err
+}
+
+const oomScoreStarting = "1000"
+
+// crank's own standard descriptors. They are used by number: os.File.Fd may change O_NONBLOCK.
+const stdin, stdout, stderr = 0, 1, 2
+
+// files returns what becomes the child's descriptors, from 0.
+func (ch *child) files() []int {
+	l := ch.l
+	input := stdin
+	if ch.generation > 1 {
+		input = int(l.null.Fd())
+	}
+	held := l.sockets.Sockets()
+	if l.cfg.StdinSocket && len(held) > 0 {
+		input = held[0].FD()
+	}
+	files := []int{input, inherit(ch.streams.AppStdout(), stdout), inherit(ch.streams.AppStderr(), stderr)}
+	for _, s := range held {
+		files = append(files, s.FD())
+	}
+	return append(files, ch.receiver.AppFD())
+}
+
+func inherit(fd, own int) int {
+	if fd < 0 {
+		return own
+	}
+	return fd
+}
+
+// onNotice decides whether a message counts, and passes it on. It runs on the receiver's goroutine.
+func (ch *child) onNotice(from notify.Sender, m notify.Message) {
+	if why := ch.l.strange(ch.generation, from); why != "" {
+		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "cause", why)
+		return
+	}
+	ch.l.notice(ch.generation, m)
+}
+
+// Reap implements supervisor.Launcher. The end of a generation is held back until what the app said
+// before it has been handled: "X_CRANK_FAILED=why" and then exit 1 is a failure with a reason.
+func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
+	l.mu.Lock()
+	exits, l.heldBack = l.heldBack, nil
+	l.mu.Unlock()
+	none, err := proc.Reap(func(e proc.Exit) {
+		ch := l.mainOf(e.PID)
+		if ch == nil || ch.receiver.Idle() {
+			exits = append(exits, e)
+			return
+		}
+		ch.process.Gone() // its pid is free from now on
+		l.closing.Go(func() { l.holdBack(ch, e) })
+	})
+	if err != nil {
+		l.cfg.Log.Error(err, "cannot reap")
+	}
+	l.alone = none
+	return exits, none
+}
+
+// lastWords is how long the end of a generation is held back at most.
+const lastWords = time.Second
+
+func (l *Launcher) holdBack(ch *child, e proc.Exit) {
+	for deadline := time.Now().Add(lastWords); !ch.receiver.Idle() && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	l.mu.Lock()
+	l.heldBack = append(l.heldBack, e)
+	l.mu.Unlock()
+	l.wake()
+}
+
+// mainOf returns the generation whose main process has this pid and has not ended before.
+func (l *Launcher) mainOf(pid int) *child {
+	for _, ch := range l.children {
+		if ch.PID() == pid && !ch.process.IsGone() {
+			return ch
+		}
+	}
+	return nil
+}
+
+// PID implements supervisor.Child.
+func (ch *child) PID() int { return ch.process.PID() }
+
+// Gone implements supervisor.Child.
+func (ch *child) Gone() { ch.process.Gone() }
+
+// Signal implements supervisor.Child.
+func (ch *child) Signal(sig syscall.Signal, group bool) error {
+	if group {
+		return ch.process.SignalGroup(sig)
+	}
+	return ch.process.Signal(sig)
+}
+
+// Promote implements supervisor.Child: the OOM score that the app would have had without crank, for
+// all that it has started so far, and the backlog that it may have made smaller.
+func (ch *child) Promote() {
+	if ch.oomRaised {
+		ch.oomRaised = false
+		ch.restoreOOMScore()
+	}
+	if err := ch.l.sockets.Relisten(); err != nil {
+		ch.l.cfg.Log.Error(err, "cannot set the backlog again", "generation", ch.generation)
+	}
+}
+
+func (ch *child) restoreOOMScore() {
+	pids := []int{ch.PID()}
+	for _, e := range ch.members() {
+		pids = append(pids, e.PID)
+	}
+	for _, pid := range pids {
+		if err := proc.SetOOMScoreAdj(pid, ch.l.oomScore); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+			ch.l.cfg.Log.Error(err, "cannot give the OOM score back: the kernel's first choice stays this process", "generation", ch.generation, "pid", pid)
+		}
+	}
+}
+
+// tailPatience is how long the last bytes of a dead process's stderr may take through crank: they
+// are in a pipe, and only a stderr that nobody reads holds them up.
+const tailPatience = 250 * time.Millisecond
+
+// Tail implements supervisor.Child.
+func (ch *child) Tail() supervisor.Tail {
+	ch.streams.Flush(tailPatience)
+	lines, note := ch.streams.Tail()
+	return supervisor.Tail{Lines: lines, Note: note}
+}
+
+// Close implements supervisor.Child. The receiver may be about to hand a message to the
+// supervisor, and the copier may be held up by a slow reader: neither is waited for here.
+func (ch *child) Close() {
+	l := ch.l
+	l.mu.Lock()
+	delete(l.children, ch.generation)
+	l.mu.Unlock()
+	l.closing.Go(ch.receiver.Close)
+	l.closing.Go(func() { <-ch.streams.Done() })
+}

@@ -1,0 +1,546 @@
+package launch
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/output"
+	"github.com/crankctl/crank/pkg/proc"
+	"github.com/crankctl/crank/pkg/sockets"
+	"github.com/crankctl/crank/pkg/supervisor"
+)
+
+// The children are shells. What they print goes to a file; what they are to do next comes by
+// files as well, since the launcher gives them this process's stdin.
+
+func TestMain(m *testing.M) {
+	if err := errors.Join(linux.CloseOnExecFrom(3), linux.SetSubreaper()); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+const patience = time.Minute
+
+type said struct {
+	generation int
+	message    notify.Message
+}
+
+// bench is a launcher under test.
+type bench struct {
+	*Launcher
+	t       *testing.T
+	dir     string
+	notices chan said
+	woken   chan struct{}
+}
+
+func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
+	t.Helper()
+	b := &bench{t: t, dir: t.TempDir(), notices: make(chan said), woken: make(chan struct{}, 1)}
+	var addresses []sockets.Address
+	for _, bind := range binds {
+		a, err := sockets.ParseAddress(bind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		addresses = append(addresses, a)
+	}
+	set, err := sockets.Bind(addresses, logr.Discard())
+	if err != nil {
+		t.Fatal(err)
+	}
+	notifyDir, err := NotifyDir(b.dir, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{
+		Name: "web", NotifyDir: notifyDir, ListenPID: true, Output: output.Auto, KeepStderr: true,
+		Environ: []string{"PATH=" + os.Getenv("PATH")}, Log: logr.Discard(),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	b.Launcher, err = New(cfg, set, func(n int, m notify.Message) { b.notices <- said{n, m} }, func() { b.woken <- struct{}{} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		b.Close(patience)
+		set.Close()
+		if _, err := os.Stat(notifyDir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the directory of the notify sockets is still there: %v", err)
+		}
+	})
+	return b
+}
+
+// shell launches a script. OUT in it is a file, read by lines.
+func (b *bench) shell(n int, script string, env ...string) (*child, *lines) {
+	b.t.Helper()
+	out := filepath.Join(b.dir, fmt.Sprintf("out%d", n))
+	if err := syscall.Mkfifo(out, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+	f, err := os.OpenFile(out, os.O_RDWR, 0)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { f.Close() })
+	c, err := b.Launch(n, supervisor.Command{Argv: []string{"sh", "-c", script}, Env: append(env, "OUT="+out)}, n > 1)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ch := c.(*child)
+	b.t.Cleanup(func() { b.end(ch) })
+	return ch, &lines{b.t, f, bufio.NewReader(f)}
+}
+
+type lines struct {
+	t *testing.T
+	f *os.File
+	r *bufio.Reader
+}
+
+func (l *lines) next() string {
+	l.t.Helper()
+	if err := l.f.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		l.t.Fatal(err)
+	}
+	line, err := l.r.ReadString('\n')
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return strings.TrimSuffix(line, "\n")
+}
+
+// until reads up to a line that is "." and returns what was before.
+func (l *lines) until() []string {
+	l.t.Helper()
+	var all []string
+	for line := l.next(); line != "."; line = l.next() {
+		all = append(all, line)
+	}
+	return all
+}
+
+// end kills a child, if it still runs, and releases what is held for it.
+func (b *bench) end(ch *child) {
+	if b.children[ch.generation] == nil {
+		return
+	}
+	if !ch.process.IsGone() {
+		if err := ch.Signal(syscall.SIGKILL, true); err != nil {
+			b.t.Error(err)
+		}
+		b.exit(ch)
+	}
+	ch.Close()
+}
+
+// exit waits for the end of a child.
+func (b *bench) exit(ch *child) proc.Exit {
+	b.t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		exits, _ := b.Reap()
+		for _, e := range exits {
+			if e.PID == ch.PID() {
+				ch.Gone()
+				return e
+			}
+		}
+	}
+	b.t.Fatal("the child does not end")
+	return proc.Exit{}
+}
+
+func TestEnvironment(t *testing.T) {
+	b := newBench(t, func(c *Config) {
+		c.Ctl = "/run/crank/web.ctl"
+		c.Settings = []string{"CRANK_BIND", "CRANK_NAME", "CRANK_CTL"}
+		c.Environ = append(c.Environ, "LISTEN_FDS=9", "LISTEN_PID=1", "LISTEN_PIDFDID=4", "NOTIFY_SOCKET=/somebody", "WATCHDOG_USEC=5",
+			"WATCHDOG_PID=6", "CRANK_BIND=:80", "CRANK_NAME=outer", "CRANK_SERVICE_HOST=10.0.0.1", "A=1", "B=2")
+	}, "http=127.0.0.1:0", "tcp4://127.0.0.1:0")
+	ch, out := b.shell(7, `env > "$OUT"; echo . > "$OUT"; read forever`, "A-", "B=3", "LISTEN_FDS=mine")
+	got := map[string]string{}
+	for _, line := range out.until() {
+		key, value, _ := strings.Cut(line, "=")
+		if _, twice := got[key]; twice {
+			t.Errorf("%s is there twice", key)
+		}
+		got[key] = value
+	}
+	for key, want := range map[string]string{
+		"LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:unknown", "LISTEN_PID": strconv.Itoa(ch.PID()), "NOTIFY_FD": "5",
+		"NOTIFY_SOCKET": ch.receiver.Address(), "CRANK_NAME": "web", "CRANK_GENERATION": "7", "CRANK_CTL": "/run/crank/web.ctl",
+		"CRANK_SERVICE_HOST": "10.0.0.1", "B": "3",
+	} {
+		if got[key] != want {
+			t.Errorf("%s=%s, want %s", key, got[key], want)
+		}
+	}
+	for _, key := range []string{"LISTEN_PIDFDID", "WATCHDOG_USEC", "WATCHDOG_PID", "CRANK_BIND", "A"} {
+		if value, ok := got[key]; ok {
+			t.Errorf("%s=%s was passed on", key, value)
+		}
+	}
+}
+
+func TestNoSocketsNoListenVariables(t *testing.T) {
+	b := newBench(t, nil)
+	_, out := b.shell(1, `env > "$OUT"; echo . > "$OUT"`)
+	env := out.until()
+	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "LISTEN_") }) || !slices.Contains(env, "NOTIFY_FD=3") {
+		t.Errorf("got %q", env)
+	}
+}
+
+// TestDescriptors looks at the child from outside: its sockets, its notify socket, and no more.
+func TestDescriptors(t *testing.T) {
+	b := newBench(t, nil, "127.0.0.1:0", "udp://127.0.0.1:0")
+	ch, out := b.shell(2, `echo up > "$OUT"; kill -STOP $$`)
+	if out.next() != "up" {
+		t.Fatal("not up")
+	}
+	target := func(pid string, fd int) string {
+		s, _ := os.Readlink(fmt.Sprintf("/proc/%s/fd/%d", pid, fd))
+		return s
+	}
+	pid := strconv.Itoa(ch.PID())
+	entries, err := os.ReadDir("/proc/" + pid + "/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != 6 {
+		t.Errorf("%d descriptors, want 0 to 5", len(entries))
+	}
+	for i, s := range b.sockets.Sockets() {
+		if got, want := target(pid, 3+i), target("self", s.FD()); got != want {
+			t.Errorf("descriptor %d is %s, want %s", 3+i, got, want)
+		}
+	}
+	if got := target(pid, 0); got != "/dev/null" {
+		t.Errorf("stdin of a later generation is %s", got)
+	}
+	if got := target(pid, 5); !strings.HasPrefix(got, "socket:") {
+		t.Errorf("NOTIFY_FD is %s", got)
+	}
+}
+
+func TestStdinSocket(t *testing.T) {
+	b := newBench(t, func(c *Config) { c.StdinSocket = true }, "127.0.0.1:0")
+	ch, out := b.shell(1, `echo up > "$OUT"; kill -STOP $$`)
+	if out.next() != "up" {
+		t.Fatal("not up")
+	}
+	read := func(fd int) string {
+		s, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", ch.PID(), fd))
+		return s
+	}
+	if read(0) != read(3) || !strings.HasPrefix(read(0), "socket:") {
+		t.Errorf("0 is %s, 3 is %s", read(0), read(3))
+	}
+}
+
+// TestLastWords pins that what an app said before it ended is handled before its end.
+func TestLastWords(t *testing.T) {
+	b := newBench(t, nil, "127.0.0.1:0")
+	for n := 1; n <= 20; n++ {
+		ch, _ := b.shell(n, `echo "X_CRANK_FAILED=no database" >&"$NOTIFY_FD"; exit 3`)
+		for {
+			if exits, _ := b.Reap(); len(exits) > 0 {
+				t.Fatalf("the end came before the reason: %v", exits)
+			}
+			select {
+			case s := <-b.notices:
+				if s.generation != n || s.message.Failed != "no database" {
+					t.Fatalf("got %+v", s)
+				}
+			case <-time.After(time.Millisecond):
+				continue
+			}
+			break
+		}
+		if e := b.exit(ch); e.Code != 3 {
+			t.Fatalf("got %v", e)
+		}
+		ch.Close()
+		select {
+		case <-b.woken:
+		default: // its end was not held back
+		}
+	}
+}
+
+func TestLaunchFails(t *testing.T) {
+	b := newBench(t, nil, "127.0.0.1:0")
+	count := func() int { e, _ := os.ReadDir("/proc/self/fd"); return len(e) }
+	before := count()
+	for range 20 {
+		if _, err := b.Launch(1, supervisor.Command{Argv: []string{"/no/such/program"}}, false); !errors.Is(err, os.ErrNotExist) {
+			t.Fatalf("got %v", err)
+		}
+	}
+	if after := count(); after != before {
+		t.Errorf("%d descriptors, then %d", before, after)
+	}
+}
+
+// TestMembers: the generation's processes are found whatever they did to hide.
+func TestMembers(t *testing.T) {
+	b := newBench(t, nil)
+	ch, out := b.shell(1, `
+		sleep 1000 &
+		echo $! > "$OUT"
+		setsid sh -c 'sleep 1000 & echo $! > "$OUT"; exit 0' &
+		wait $!
+		setsid sleep 1000 & echo $! > "$OUT"
+		echo . > "$OUT"; read forever; kill -STOP $$`)
+	var want []int
+	for _, line := range out.until() {
+		pid, err := strconv.Atoi(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, pid)
+	}
+	other, _ := b.shell(2, "kill -STOP $$")
+	slices.Sort(want)
+	found := func() []int {
+		var got []int
+		for _, e := range ch.members() {
+			got = append(got, e.PID)
+		}
+		slices.Sort(got)
+		return got
+	}
+	if got := found(); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if got := len(other.members()); got != 0 {
+		t.Errorf("generation 2 has %d others", got)
+	}
+
+	if err := ch.Signal(syscall.SIGKILL, false); err != nil {
+		t.Fatal(err)
+	}
+	b.exit(ch)
+	if got := found(); !slices.Equal(got, want) {
+		t.Errorf("after the main process has ended: got %v, want %v", got, want)
+	}
+	if n := b.Strays(0); n != 0 {
+		t.Errorf("%d strays, although all belong to a generation", n)
+	}
+	ch.Others(syscall.SIGKILL)
+	for deadline := time.Now().Add(patience); ch.Others(0) > 0; b.Reap() {
+		if time.Now().After(deadline) {
+			t.Fatal("they do not end")
+		}
+	}
+}
+
+func TestStrays(t *testing.T) {
+	b := newBench(t, nil)
+	ch, out := b.shell(1, `env -u CRANK_GENERATION setsid sh -c 'sleep 1000 & echo $! > "$OUT"'; exit 0`)
+	stray, err := strconv.Atoi(out.next())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exit(ch)
+	ch.Close()
+	if n := b.Strays(0); n != 1 {
+		t.Errorf("%d strays, want 1", n)
+	}
+	if n := b.Strays(syscall.SIGTERM); n != 1 {
+		t.Errorf("%d strays signalled", n)
+	}
+	for deadline := time.Now().Add(patience); ; {
+		exits, none := b.Reap()
+		for _, e := range exits {
+			if e.PID == stray && e.Signal != syscall.SIGTERM {
+				t.Errorf("got %v", e)
+			}
+		}
+		if none {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end")
+		}
+	}
+	if n := b.Strays(0); n != 0 {
+		t.Errorf("%d strays are left", n)
+	}
+}
+
+// TestSenders: a message counts unless it is known to come from elsewhere.
+func TestSenders(t *testing.T) {
+	b := newBench(t, nil)
+	one, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; kill -STOP $$`)
+	helper, err := strconv.Atoi(out.next())
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, _ := b.shell(2, "kill -STOP $$")
+	dead, err := proc.Start(proc.Spec{Path: "/bin/true", Argv: []string{"true"}, Files: []int{0, 1, 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.exit(&child{process: dead})
+	for _, c := range []struct {
+		name       string
+		generation int
+		pid        int
+		refused    bool
+	}{
+		{"the main process", 1, one.PID(), false},
+		{"a helper of it", 1, helper, false},
+		{"dead already", 1, dead.PID(), false},
+		{"nobody's", 1, os.Getppid(), false},
+		{"another generation", 1, two.PID(), true},
+		{"another generation's helper", 2, helper, true},
+		{"crank itself", 1, os.Getpid(), true},
+		{"another pid namespace", 1, 0, true},
+	} {
+		if why := b.strange(c.generation, notify.Sender{PID: c.pid}); (why != "") != c.refused {
+			t.Errorf("%s: %q", c.name, why)
+		}
+	}
+}
+
+func TestOOMScore(t *testing.T) {
+	b := newBench(t, nil, "127.0.0.1:0")
+	score := func(pid int) string {
+		s, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(s))
+	}
+	first, _ := b.shell(1, "kill -STOP $$")
+	if got := score(first.PID()); got != b.oomScore {
+		t.Errorf("the first generation has %s", got)
+	}
+	ch, out := b.shell(2, `sleep 1000 & echo $! > "$OUT"; kill -STOP $$`)
+	helper, err := strconv.Atoi(out.next())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := score(ch.PID()); got != "1000" {
+		t.Errorf("a candidate has %s", got)
+	}
+	ch.Promote()
+	for _, pid := range []int{ch.PID(), helper} {
+		if got := score(pid); got != b.oomScore {
+			t.Errorf("once current: %s, want %s", got, b.oomScore)
+		}
+	}
+}
+
+func TestTail(t *testing.T) {
+	b := newBench(t, nil)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	b.stderr, _ = output.Destinations(int(w.Fd()), int(w.Fd()))
+	ch, _ := b.shell(1, "echo one >&2; echo two >&2; exit 1")
+	b.exit(ch)
+	tail := ch.Tail()
+	if !slices.Equal(tail.Lines, []string{"one", "two"}) || tail.Note != "" {
+		t.Errorf("got %+v", tail)
+	}
+	ch.Close()
+	w.Close()
+	if copied, err := io.ReadAll(r); err != nil || string(copied) != "one\ntwo\n" {
+		t.Errorf("crank's own stderr got %q, %v", copied, err)
+	}
+}
+
+func TestNotifyDir(t *testing.T) {
+	prefix := t.TempDir()
+	dir, err := NotifyDir(prefix, "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil || info.Mode().Perm() != 0o711 {
+		t.Fatalf("%v %v", info.Mode(), err)
+	}
+	listen := func(name string) *net.UnixConn {
+		c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, name), Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	live, dead := listen("live"), listen("dead")
+	defer live.Close()
+	// What a killed crank leaves: the name without the socket.
+	if err := os.Rename(filepath.Join(dir, "dead"), filepath.Join(dir, "left")); err != nil {
+		t.Fatal(err)
+	}
+	dead.Close()
+	if _, err := NotifyDir(prefix, "web"); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "live" {
+		t.Errorf("left: %v %v", entries, err)
+	}
+	if err := os.Symlink(t.TempDir(), filepath.Join(prefix, "evil.notify")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NotifyDir(prefix, "evil"); err == nil {
+		t.Error("a symlink was used")
+	}
+}
+
+func TestMemoryHeadroom(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		file map[string]string
+		self string
+		free int64
+		ok   bool
+	}{
+		{"limited", map[string]string{"memory.max": "1000\n", "memory.current": "700\n", "memory.stat": "anon 5\ninactive_file 100\n"}, "0::/\n", 400, true},
+		{"nested", map[string]string{"a/b/memory.max": "50", "a/b/memory.current": "20"}, "1:cpu:/x\n0::/a/b\n", 30, true},
+		{"no limit", map[string]string{"memory.max": "max\n", "memory.current": "700\n"}, "0::/\n", 0, false},
+		{"no cgroup v2", nil, "4:memory:/x\n", 0, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			for name, content := range c.file {
+				path := filepath.Join(root, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o644)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			self := filepath.Join(root, "self")
+			if err := os.WriteFile(self, []byte(c.self), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if free, ok := memoryHeadroom(root, self); free != c.free || ok != c.ok {
+				t.Errorf("got %d, %v", free, ok)
+			}
+		})
+	}
+}

@@ -1,0 +1,144 @@
+package launch
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// Which process belongs to which generation? Its main process; all in its process group or session;
+// all descendants of those; and, for one that has left the group and lost its parents, the one that
+// CRANK_GENERATION names in the environment that it was executed with.
+
+// owner returns the generation that pid belongs to; 0: to none.
+func (l *Launcher) owner(t proc.Table, pid int) int {
+	self := os.Getpid()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last := 0
+	for range len(t) + 1 {
+		e, ok := t[pid]
+		if !ok || pid == self {
+			break
+		}
+		for n, ch := range l.children {
+			if main := ch.PID(); pid == main || e.Group == main || e.Session == main {
+				return n
+			}
+		}
+		last, pid = pid, e.Parent
+	}
+	if pid != self || last == 0 {
+		return 0
+	}
+	return l.claimed(last)
+}
+
+// claimed returns the generation that an adopted process says it was started for.
+func (l *Launcher) claimed(pid int) int {
+	value, ok := proc.Environ(pid, "CRANK_GENERATION")
+	if !ok {
+		return 0
+	}
+	n, err := strconv.Atoi(value)
+	if name, _ := proc.Environ(pid, "CRANK_NAME"); err != nil || name != l.cfg.Name || l.children[n] == nil {
+		return 0
+	}
+	return n
+}
+
+// members returns the processes of the generation besides the main one.
+func (ch *child) members() []proc.Entry {
+	t, err := proc.Processes()
+	if err != nil {
+		ch.l.cfg.Log.Error(err, "cannot look for the processes of a generation", "generation", ch.generation)
+		return nil
+	}
+	var all []proc.Entry
+	for pid, e := range t {
+		if !e.Zombie && pid != ch.PID() && ch.l.owner(t, pid) == ch.generation {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// Others implements supervisor.Child.
+func (ch *child) Others(sig syscall.Signal) int {
+	if ch.l.alone {
+		return 0
+	}
+	members := ch.members()
+	ch.l.signalAll(members, sig)
+	return len(members)
+}
+
+// Strays implements supervisor.Launcher.
+func (l *Launcher) Strays(sig syscall.Signal) int {
+	if l.alone {
+		return 0
+	}
+	t, err := proc.Processes()
+	if err != nil {
+		l.cfg.Log.Error(err, "cannot look for adopted processes")
+		return 0
+	}
+	var strays []proc.Entry
+	self := os.Getpid()
+	for pid, e := range t {
+		if !e.Zombie && pid != self && t.Within(pid, self) && l.owner(t, pid) == 0 {
+			strays = append(strays, e)
+		}
+	}
+	l.signalAll(strays, sig)
+	return len(strays)
+}
+
+func (l *Launcher) signalAll(entries []proc.Entry, sig syscall.Signal) {
+	if sig == 0 {
+		return
+	}
+	for _, e := range entries {
+		if err := proc.SignalEntry(e, sig); err != nil {
+			l.cfg.Log.Error(err, "cannot signal a process", "pid", e.PID)
+		}
+	}
+}
+
+// strange returns why a message on the sockets of generation n does not count; empty: it does. A
+// sender that is dead already cannot be looked up, and is fine: the socket's address is secret.
+func (l *Launcher) strange(n int, from notify.Sender) string {
+	switch from.PID {
+	case 0:
+		return "its sender is in another pid namespace"
+	case os.Getpid():
+		return "its sender is crank itself"
+	}
+	l.mu.Lock()
+	own := l.children[n]
+	l.mu.Unlock()
+	if own != nil && from.PID == own.PID() {
+		return ""
+	}
+	t := lineage(from.PID)
+	if owner := l.owner(t, from.PID); owner != 0 && owner != n {
+		return "its sender belongs to generation " + strconv.Itoa(owner)
+	}
+	return ""
+}
+
+// lineage reads a process and its ancestors.
+func lineage(pid int) proc.Table {
+	t := proc.Table{}
+	for pid > 0 && t[pid].PID == 0 {
+		e, ok := proc.Lookup(pid)
+		if !ok {
+			break
+		}
+		t[pid], pid = e, e.Parent
+	}
+	return t
+}

@@ -1,0 +1,86 @@
+package launch
+
+import (
+	"bytes"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// Two generations run at once during a swap. With memory.oom.group set, as Kubernetes does on cgroup
+// v2, running out of memory then ends the whole container, the generation that serves included
+// (https://github.com/kubernetes/kubernetes/issues/117793).
+
+// checkMemory warns where a second generation as big as the current one does not fit.
+func (l *Launcher) checkMemory(n int) {
+	free, ok := memoryHeadroom("/sys/fs/cgroup", "/proc/self/cgroup")
+	if !ok {
+		return
+	}
+	need := int64(0)
+	for _, ch := range l.children {
+		need = max(need, ch.memory())
+	}
+	if need > free {
+		l.cfg.Log.Info("there is little memory left for a second generation: the kernel may end the whole container (-memory-check)",
+			"generation", n, "freeBytes", free, "currentBytes", need)
+	}
+}
+
+// memory returns the resident memory of the generation's main process and all that belongs to it.
+func (ch *child) memory() int64 {
+	total := proc.ResidentBytes(ch.PID())
+	for _, e := range ch.members() {
+		total += proc.ResidentBytes(e.PID)
+	}
+	return total
+}
+
+// memoryHeadroom returns what the cgroup (v2) may still use; page cache that is not in use counts as
+// free, as it does for the kubelet. ok is false where there is no limit.
+func memoryHeadroom(root, self string) (free int64, ok bool) {
+	dir := root
+	// In a container the cgroup namespace makes the own group the root ("0::/").
+	if b, err := os.ReadFile(self); err == nil {
+		for line := range strings.Lines(string(b)) {
+			if own, found := strings.CutPrefix(strings.TrimSpace(line), "0::"); found {
+				dir = path.Join(root, own)
+			}
+		}
+	}
+	limit, ok := readNumber(path.Join(dir, "memory.max")) // "max" is no number: no limit
+	if !ok {
+		return 0, false
+	}
+	used, ok := readNumber(path.Join(dir, "memory.current"))
+	if !ok {
+		return 0, false
+	}
+	return limit - used + statField(path.Join(dir, "memory.stat"), "inactive_file"), true
+}
+
+func readNumber(file string) (int64, bool) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(bytes.TrimSpace(b)), 10, 64)
+	return n, err == nil
+}
+
+func statField(file, field string) int64 {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(b)) {
+		if key, value, _ := strings.Cut(strings.TrimSpace(line), " "); key == field {
+			n, _ := strconv.ParseInt(value, 10, 64)
+			return n
+		}
+	}
+	return 0
+}
