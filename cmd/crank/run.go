@@ -1,0 +1,338 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"runtime"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/crankctl/crank/pkg/config"
+	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/pkg/control/server"
+	"github.com/crankctl/crank/pkg/launch"
+	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/logging"
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/output"
+	"github.com/crankctl/crank/pkg/saved"
+	"github.com/crankctl/crank/pkg/signals"
+	"github.com/crankctl/crank/pkg/sockets"
+	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/pkg/version"
+)
+
+// exitSelf is crank's exit code for its own errors, as docker's and chroot's.
+const exitSelf = 125
+
+// farewell is how long the end of the output and of the log may take once all is over.
+const farewell = time.Second
+
+// run is crank: it returns the exit code.
+func run(args []string) int {
+	forgetOuterCrank()
+	cfg, err := config.Load(args)
+	switch {
+	case err != nil:
+		return complain(err)
+	case cfg.Help:
+		fmt.Print(config.Usage())
+		return 0
+	case cfg.Version:
+		fmt.Println("crank", version.String())
+		return 0
+	}
+	c := &crank{cfg: cfg}
+	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
+	defer writer.Close(farewell)
+	c.log = log
+	code, err := c.run()
+	if err != nil {
+		writer.Flush(farewell)
+		return complain(err)
+	}
+	return code
+}
+
+func complain(err error) int {
+	fmt.Fprintln(os.Stderr, "crank:", err)
+	return exitSelf
+}
+
+// forgetOuterCrank drops what another crank, whose app this one is, said to it: the outer one's
+// control socket and name are not ours.
+func forgetOuterCrank() {
+	if os.Getenv("CRANK_GENERATION") == "" {
+		return
+	}
+	for _, key := range []string{"CRANK_GENERATION", "CRANK_NAME", "CRANK_CTL"} {
+		os.Unsetenv(key)
+	}
+}
+
+// crank is one instance, put together.
+type crank struct {
+	cfg      config.Config
+	log      logr.Logger
+	prefix   string // the runtime directory; empty: none
+	conf     string // the saved command's file; empty: none
+	ctl      string // the control socket's address; empty: none
+	hasSaved bool   // there is a saved command
+	sockets  *sockets.Set
+	started  time.Time
+	sup      *supervisor.Supervisor
+	listener *server.Listener
+}
+
+// run wires everything, from the bottom up, and runs the supervisor to its end.
+func (c *crank) run() (code int, err error) {
+	c.started = time.Now()
+	if err := linux.CloseOnExecFrom(3); err != nil {
+		return 0, fmt.Errorf("cannot keep inherited descriptors out of the app: %w", err)
+	}
+	in := signals.Listen(c.cfg.Rewrite)
+	defer in.Close()
+	for _, w := range c.cfg.Warnings {
+		c.log.Info(w)
+	}
+	if err := c.bind(); err != nil {
+		return 0, err
+	}
+	defer c.sockets.Close()
+	if err := c.places(); err != nil {
+		return 0, err
+	}
+	if len(c.cfg.Command) == 0 && c.conf == "" && c.ctl == "" {
+		return 0, errors.New("there is nothing to run and no control socket to say what: give a command, as in crank -- /app (see crank -help)")
+	}
+	if err := c.listen(); err != nil {
+		return 0, err
+	}
+	if c.listener != nil {
+		defer c.listener.Close()
+	}
+	if os.Getpid() != 1 {
+		if err := linux.SetSubreaper(); err != nil {
+			c.log.Error(err, "crank is not PID 1 and cannot adopt orphans: they are not reaped")
+		} else {
+			c.log.V(1).Info("crank is not PID 1: it adopts the orphans of its own processes only")
+		}
+	}
+	return c.supervise(in)
+}
+
+// bind makes the sockets.
+func (c *crank) bind() error {
+	var addresses []sockets.Address
+	for _, uri := range c.cfg.Bind {
+		a, err := sockets.ParseAddress(uri)
+		if err != nil {
+			return fmt.Errorf("-bind (CRANK_BIND): %w", err)
+		}
+		addresses = append(addresses, a)
+	}
+	var err error
+	c.sockets, err = sockets.Bind(addresses, c.log)
+	if err != nil {
+		return fmt.Errorf("-bind (CRANK_BIND): %w", err)
+	}
+	return nil
+}
+
+// places finds the runtime directory and what is in it.
+func (c *crank) places() error {
+	dir, warning, err := config.ResolvePrefix(c.cfg.Prefix)
+	if err != nil {
+		return err
+	}
+	// Who only wants an init does not miss a control socket.
+	if warning != "" && !c.plainInit() {
+		c.log.Info(warning)
+	}
+	c.prefix, c.conf, c.ctl = dir, c.cfg.ConfPath(dir), c.cfg.CtlAddress(dir)
+	return nil
+}
+
+// listen opens the control socket. Where nobody asked for one, crank lives without.
+func (c *crank) listen() error {
+	if c.ctl == "" {
+		return nil
+	}
+	var err error
+	c.listener, err = server.Listen(c.ctl, os.Getenv("CRANK_CTL_TOKEN_FILE"))
+	switch {
+	case err == nil:
+		return nil
+	case c.plainInit() && c.cfg.Explicit["name"] == config.Default && c.cfg.Explicit["ctl"] == config.Default:
+		// Two that nobody named, as with docker exec: the second one is an init and no more.
+		c.log.V(1).Info("running without a control socket and a saved command", "cause", err.Error())
+		c.conf, c.ctl = "", ""
+		return nil
+	}
+	return fmt.Errorf("-ctl (CRANK_CTL): %w", err)
+}
+
+// plainInit reports whether crank holds no socket: then it is used as tini is, and as quiet.
+func (c *crank) plainInit() bool { return len(c.cfg.Bind) == 0 }
+
+// quiet is the level of what only matters to who uses more of crank than an init.
+func (c *crank) quiet() int {
+	if c.plainInit() {
+		return 1
+	}
+	return 0
+}
+
+// supervise runs the app until it is all over.
+func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
+	launcher, err := launch.New(c.launchConfig(), c.sockets, func(n int, m notify.Message) { c.sup.Notice(n, m) }, in.Wake)
+	if err != nil {
+		return 0, err
+	}
+	defer launcher.Close(farewell)
+	store := saved.New(c.conf, c.log)
+	defer store.Close(farewell)
+
+	first, options := c.first()
+	options.Launcher, options.Signals, options.Children, options.Log = launcher, in.Signals(), in.Children(), c.log
+	if c.conf != "" {
+		options.Saver = saver{store, c.cfg.Command, c.plainInit() && !c.hasSaved}
+	}
+	c.sup = supervisor.New(c.supervisorConfig(), options)
+	if c.listener != nil {
+		stop := c.serveControl()
+		defer stop()
+	}
+	return c.sup.Run(first), nil
+}
+
+// serveControl answers crankctl until stop is called.
+func (c *crank) serveControl() (stop func()) {
+	s := server.New(server.Options{Supervisor: c.sup, Info: c.info, ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		if err := s.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
+			c.log.Error(err, "the control socket is gone: crankctl cannot reach this crank")
+		}
+	}()
+	return func() {
+		if err := s.Close(); err != nil {
+			c.log.V(1).Info("the control socket was closed with requests under way", "cause", err.Error())
+		}
+		<-ended
+	}
+}
+
+// first decides what runs first, by the command line and the saved command.
+func (c *crank) first() (supervisor.Command, supervisor.Options) {
+	record, err := c.load()
+	c.hasSaved = err == nil
+	first, previous, why := saved.Choose(c.cfg.Command, record, err == nil)
+	o := supervisor.Options{Previous: previous}
+	switch why {
+	case saved.WhyReplaced:
+		c.log.Info("starting the saved command, which crankctl run put in the place of this command line", "conf", c.conf)
+		o.Fallback = &supervisor.Command{Argv: c.cfg.Command}
+	case saved.WhyStale:
+		c.log.V(c.quiet()).Info("the saved command belongs to another command line: starting this one", "conf", c.conf)
+	case saved.WhySaved:
+		c.log.Info("starting the saved command", "conf", c.conf)
+	}
+	o.SetAside = func(cause string) { c.setAside(saved.Failed, cause) }
+	return first, o
+}
+
+// load reads the saved command; what cannot be used is said, and never keeps crank from starting.
+func (c *crank) load() (saved.Record, error) {
+	if c.conf == "" {
+		return saved.Record{}, fs.ErrNotExist
+	}
+	record, err := saved.Load(c.conf)
+	switch {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, saved.ErrCorrupt):
+		c.setAside(saved.Corrupt, err.Error())
+	default:
+		c.log.Error(err, "the saved command is not used", "conf", c.conf)
+	}
+	return record, err
+}
+
+func (c *crank) setAside(reason, cause string) {
+	kept, err := saved.SetAside(c.conf, reason)
+	if err != nil {
+		c.log.Error(err, "cannot set the saved command aside", "conf", c.conf, "cause", cause)
+		return
+	}
+	c.log.Info("the saved command was set aside", "kept", kept, "cause", cause)
+}
+
+// saver writes what became current, with the command line that it stands for.
+type saver struct {
+	store *saved.Writer
+	base  []string
+	lazy  bool // write nothing as long as it would only repeat the command line
+}
+
+func (s saver) Save(command supervisor.Command, previous *supervisor.Command) <-chan error {
+	if s.lazy && previous == nil && command.Equal(supervisor.Command{Argv: s.base}) {
+		return nil
+	}
+	return s.store.Save(saved.Record{Base: s.base, Command: command, Previous: previous})
+}
+
+func (c *crank) launchConfig() launch.Config {
+	l := launch.Config{
+		Name: c.cfg.Name, Ctl: c.ctl, ListenPID: bool(c.cfg.ListenPID), StdinSocket: bool(c.cfg.StdinSocket),
+		NoNewPrivs: bool(c.cfg.NoNewPrivs), MemoryCheck: c.cfg.MemoryCheck != "off", Output: output.Mode(c.cfg.Output),
+		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
+		Environ: os.Environ(), Settings: config.Variables(), Log: c.log,
+	}
+	if c.prefix != "" {
+		dir, err := launch.NotifyDir(c.prefix, c.cfg.Name)
+		if err != nil {
+			c.log.Error(err, "no directory for notify sockets: using abstract ones")
+		}
+		l.NotifyDir = dir
+	}
+	return l
+}
+
+// The meaning of the words in the configuration.
+var (
+	hups     = map[string]supervisor.HUP{"swap": supervisor.HUPSwap, "forward": supervisor.HUPForward, "ignore": supervisor.HUPIgnore}
+	restarts = map[string]supervisor.Restart{"never": supervisor.RestartNever, "on-failure": supervisor.RestartOnFailure, "always": supervisor.RestartAlways}
+)
+
+func (c *crank) supervisorConfig() supervisor.Config {
+	ok := map[int]bool{}
+	for _, code := range c.cfg.OKCodes {
+		ok[code] = true
+	}
+	return supervisor.Config{
+		Name: c.cfg.Name, Start: time.Duration(c.cfg.StartTimeout), Stop: time.Duration(c.cfg.StopTimeout),
+		Settle: time.Duration(c.cfg.Settle), DrainDelay: time.Duration(c.cfg.DrainDelay),
+		ReadyNone: c.cfg.Ready == "none", StopSignal: syscall.Signal(c.cfg.StopSignal), Group: bool(c.cfg.Group),
+		HUP: hups[c.cfg.HUP], Restart: restarts[c.cfg.Restart], OKCodes: ok, MaxDraining: int(c.cfg.MaxDraining),
+		Quiet: c.plainInit(), Terminal: linux.IsTerminal(0),
+	}
+}
+
+// info describes this process for crankctl info.
+func (c *crank) info() control.Info {
+	i := control.Info{
+		Name: c.cfg.Name, PID: os.Getpid(), Version: version.String(), Go: runtime.Version(), Started: c.started,
+		Prefix: c.prefix, Conf: c.conf, Ctl: c.ctl, Settings: c.cfg.Settings(), Sockets: []control.Socket{},
+		Goroutines: runtime.NumGoroutine(),
+	}
+	for n, s := range c.sockets.Sockets() {
+		i.Sockets = append(i.Sockets, control.Socket{Name: s.Name(), FD: 3 + n, Address: s.Address().String(), Bound: s.Bound()})
+	}
+	return i
+}

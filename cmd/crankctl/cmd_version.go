@@ -1,0 +1,27 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+
+	"github.com/crankctl/crank/pkg/version"
+)
+
+var cmdVersion = &command{
+	name:     "version",
+	local:    true,
+	summary:  "show crankctl's own version; info shows crank's",
+	examples: []string{"crankctl version"},
+	setup: func(*flag.FlagSet) action {
+		return func(s *session, args []string) error {
+			if err := noArgs(args); err != nil {
+				return err
+			}
+			if done, err := s.json(version.Get()); done {
+				return err
+			}
+			_, err := fmt.Fprintln(s.stdout, "crankctl", version.String())
+			return err
+		}
+	},
+}

@@ -1,0 +1,253 @@
+package server
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+	"unicode"
+
+	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/supervisor"
+)
+
+const (
+	// MaxConnections is how many connections are served at a time; more wait in the socket's queue,
+	// so that a flood of them cannot take crank's descriptors.
+	MaxConnections = 64
+
+	// maxUnixPath is the longest path that fits sun_path with its final zero (unix(7)).
+	maxUnixPath = 107
+
+	dialTimeout = time.Second
+	lockTimeout = time.Second
+)
+
+// Listener accepts connections to the control socket and says who made each of them.
+type Listener struct {
+	net.Listener
+	path  string      // of the unix socket; empty for TCP
+	file  fs.FileInfo // of path, as bound
+	token []byte      // TCP: what a request must bring
+	slots chan struct{}
+	close sync.Once
+	ended chan struct{}
+}
+
+// Listen binds the control socket. The address is the path of a unix socket, made with mode 0600,
+// or tcp://HOST:PORT with a loopback host, for which tokenFile must name a file with a token
+// that only crank's own user can read.
+//
+// What a dead crank left behind at the path is taken over; a socket that somebody serves, and
+// anything that is no socket, is an error. The caller closes the Listener, which removes the path
+// if it is still the one that was bound.
+func Listen(address, tokenFile string) (*Listener, error) {
+	l := &Listener{slots: make(chan struct{}, MaxConnections), ended: make(chan struct{})}
+	var err error
+	if hostport, ok := strings.CutPrefix(address, "tcp://"); ok {
+		err = l.listenTCP(hostport, tokenFile)
+	} else {
+		err = l.listenUnix(strings.TrimPrefix(address, "unix://"))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on the control socket %s: %w", address, err)
+	}
+	return l, nil
+}
+
+func (l *Listener) listenUnix(path string) error {
+	if path == "" || strings.HasPrefix(path, "@") {
+		return errors.New("it needs a path, since an abstract address has no permissions")
+	}
+	if len(path) > maxUnixPath {
+		return fmt.Errorf("the path is %d bytes long, the kernel takes %d: use a shorter -prefix or -ctl", len(path), maxUnixPath)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	// Between the bind and the listen of one crank, its socket refuses connections and looks stale
+	// to another one: they take turns.
+	release, err := linux.LockDirectory(filepath.Dir(path), lockTimeout)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := removeStale(path); err != nil {
+		return err
+	}
+	file, err := linux.ListenControl(path, 0o600)
+	if err != nil {
+		return err
+	}
+	defer file.Close() // FileListener works on a duplicate
+	if l.Listener, err = net.FileListener(file); err != nil {
+		return errors.Join(err, os.Remove(path))
+	}
+	l.path = path
+	l.file, err = os.Lstat(path)
+	return err
+}
+
+// removeStale removes the socket at path if nobody serves it. Only ECONNREFUSED proves that: a full
+// queue answers EAGAIN, a socket of another type EPROTOTYPE, and both are alive.
+func removeStale(path string) error {
+	file, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if file.Mode().Type() != fs.ModeSocket {
+		return errors.New("it exists and is not a socket: remove it, or choose another -ctl or -name")
+	}
+	conn, err := net.DialTimeout("unix", path, dialTimeout)
+	if err == nil {
+		conn.Close()
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("another process serves it%s: stop it, or choose another -ctl or -name", because(err))
+	}
+	return os.Remove(path)
+}
+
+func because(err error) string {
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf(" (%v)", err)
+}
+
+func (l *Listener) listenTCP(hostport, tokenFile string) error {
+	host, port, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return err
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || !addr.IsLoopback() {
+		return errors.New("only a loopback address is allowed: who reaches it can run any command")
+	}
+	if l.token, err = readToken(tokenFile); err != nil {
+		return err
+	}
+	l.Listener, err = net.Listen("tcp", net.JoinHostPort(host, port))
+	return err
+}
+
+func readToken(path string) ([]byte, error) {
+	if path == "" {
+		return nil, errors.New("CRANK_CTL_TOKEN_FILE must name a file with a token")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %w", err)
+	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || info.Size() > 4096 {
+		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %s must be a small regular file of mode 0600, it is %s", path, info.Mode())
+	}
+	content := make([]byte, info.Size())
+	n, err := file.Read(content)
+	token := bytes.TrimSpace(content[:n])
+	if len(token) < 16 {
+		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %s must hold at least 16 bytes%s", path, because(err))
+	}
+	return token, nil
+}
+
+// Close ends Accept and removes the socket's path, unless another socket is there by now.
+func (l *Listener) Close() error {
+	var err error
+	l.close.Do(func() {
+		close(l.ended)
+		if l.path != "" {
+			if now, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(l.file, now) {
+				err = os.Remove(l.path)
+			}
+		}
+		err = cmp.Or(l.Listener.Close(), err)
+	})
+	return err
+}
+
+// Accept waits for a connection and for one of the MaxConnections slots.
+func (l *Listener) Accept() (net.Conn, error) {
+	select {
+	case l.slots <- struct{}{}:
+	case <-l.ended:
+		return nil, net.ErrClosed
+	}
+	accepted, err := l.Listener.Accept()
+	if err != nil {
+		<-l.slots
+		return nil, err
+	}
+	c := &conn{Conn: accepted, release: sync.OnceFunc(func() { <-l.slots }), token: l.token}
+	c.asker, c.err = askerOf(accepted)
+	return c, nil
+}
+
+// conn is an accepted connection and who made it.
+type conn struct {
+	net.Conn
+	release func()
+	asker   supervisor.Asker
+	err     error  // why the asker is not known
+	token   []byte // what its requests must bring; empty: the uid decides
+}
+
+func (c *conn) Close() error {
+	defer c.release()
+	return c.Conn.Close()
+}
+
+// askerOf tells who connected. Over TCP nobody knows: the uid is -1, the name the address.
+func askerOf(c net.Conn) (supervisor.Asker, error) {
+	unixConn, ok := c.(*net.UnixConn)
+	if !ok {
+		return supervisor.Asker{UID: -1, Name: "tcp://" + c.RemoteAddr().String()}, nil
+	}
+	raw, err := unixConn.SyscallConn()
+	if err != nil {
+		return supervisor.Asker{}, err
+	}
+	var who supervisor.Asker
+	var credErr error
+	err = raw.Control(func(fd uintptr) { who.UID, who.PID, credErr = linux.PeerCredentials(fd) })
+	if who.PID > 0 {
+		who.Name = commandName(who.PID)
+	}
+	return who, cmp.Or(err, credErr)
+}
+
+// commandName returns what the kernel calls a process, empty if it is gone already. A process
+// chooses that name: what does not print is not passed on.
+func commandName(pid int) string {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return ""
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.TrimSuffix(string(name), "\n"))
+}

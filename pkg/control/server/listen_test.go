@@ -1,0 +1,177 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/pkg/control/server/servertest"
+)
+
+func socketPath(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "ctl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "web.ctl")
+}
+
+func mustListen(t *testing.T, path string) *Listener {
+	t.Helper()
+	l, err := Listen(path, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
+func TestSocketMode(t *testing.T) {
+	defer syscall.Umask(syscall.Umask(0)) // the worst case
+	path := socketPath(t)
+	mustListen(t, path)
+	info, err := os.Lstat(path)
+	if err != nil || info.Mode() != os.ModeSocket|0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+}
+
+func TestLiveSocketIsLeftAlone(t *testing.T) {
+	path := socketPath(t)
+	first := mustListen(t, path)
+	if _, err := Listen(path, ""); err == nil || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("%v", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the path is left: %v", err)
+	}
+}
+
+// A datagram socket refuses the connection with EPROTOTYPE: it is alive.
+func TestLiveSocketOfAnotherType(t *testing.T) {
+	path := socketPath(t)
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := Listen(path, ""); err == nil {
+		t.Error("taken over")
+	}
+}
+
+func TestStaleSocketIsTakenOver(t *testing.T) {
+	path := socketPath(t)
+	old, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old.SetUnlinkOnClose(false)
+	old.Close()
+	mustListen(t, path)
+}
+
+func TestForeignFileIsLeftAlone(t *testing.T) {
+	path := socketPath(t)
+	if err := os.WriteFile(path, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(path, ""); err == nil || !strings.Contains(err.Error(), "not a socket") {
+		t.Error(err)
+	}
+}
+
+func TestCloseRemovesOnlyItsOwn(t *testing.T) {
+	path := socketPath(t)
+	l := mustListen(t, path)
+	if err := os.Rename(path, path+".old"); err != nil {
+		t.Fatal(err)
+	}
+	other := mustListen(t, path)
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	if info, err := os.Lstat(path); err != nil || !os.SameFile(info, other.file) {
+		t.Errorf("the other's socket is gone: %v", err)
+	}
+}
+
+func TestBadAddresses(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	open := filepath.Join(t.TempDir(), "open")
+	short := filepath.Join(t.TempDir(), "short")
+	os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600)
+	os.WriteFile(open, []byte("0123456789abcdef\n"), 0o644)
+	os.WriteFile(short, nil, 0o600)
+	for _, test := range []struct{ address, token, says string }{
+		{"@web", "", "abstract"},
+		{"/tmp/" + strings.Repeat("x", 120), "", "107"},
+		{"/nowhere/at/all/web.ctl", "", "no such file"},
+		{"tcp://0.0.0.0:0", token, "loopback"},
+		{"tcp://:0", token, "loopback"},
+		{"tcp://192.0.2.1:80", token, "loopback"},
+		{"tcp://example.com:80", token, "loopback"},
+		{"tcp://127.0.0.1", token, "port"},
+		{"tcp://127.0.0.1:0", "", "CRANK_CTL_TOKEN_FILE"},
+		{"tcp://127.0.0.1:0", open, "0600"},
+		{"tcp://127.0.0.1:0", short, "16 bytes"},
+		{"tcp://127.0.0.1:0", token + ".not", "CRANK_CTL_TOKEN_FILE"},
+	} {
+		if l, err := Listen(test.address, test.token); err == nil {
+			l.Close()
+			t.Errorf("%s was bound", test.address)
+		} else if !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v, want %q", test.address, err, test.says)
+		}
+	}
+}
+
+func TestTCPNeedsTheToken(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen("tcp://localhost:0", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := New(Options{Supervisor: servertest.New("web")})
+	go s.Serve(l)
+	defer s.Close()
+	address := l.Addr().String()
+
+	for _, header := range []string{"", "Bearer ", "Bearer wrong", "0123456789abcdeF"} {
+		request, _ := http.NewRequestWithContext(t.Context(), "GET", "http://"+address+control.PathStatus, nil)
+		request.Header.Set("Authorization", header)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusUnauthorized || response.Header.Get("WWW-Authenticate") == "" {
+			t.Errorf("%q: %s", header, response.Status)
+		}
+	}
+	client, err := control.NewClient("tcp://"+address, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := client.Status(context.Background()); err != nil || status.Name != "web" {
+		t.Errorf("%+v, %v", status, err)
+	}
+	if ready, err := client.Ready(context.Background()); err != nil || !ready.Ready {
+		t.Errorf("%+v, %v", ready, err)
+	}
+}
