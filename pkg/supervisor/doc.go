@@ -1,0 +1,118 @@
+// Package supervisor decides what becomes of the app: what is started, what serves, and what has to go.
+//
+// # The story
+//
+// A generation is one run of the app. At most one is the candidate: it was started and has to prove itself. At
+// most one is current: it serves. Any number are leaving: they were asked to drain and have until their
+// deadline. A swap makes a candidate current, and the current one is not touched before that.
+//
+// A candidate says READY=1. Where one serves already, both serve for a while, since some servers say that
+// they are ready and fail right after. Then the candidate is current, the old one gets the stop signal,
+// and the command is saved. Where none serves there is nobody to protect, and READY makes it current at once.
+// A candidate that fails in any way gets TERM and a few seconds; whoever asked for it is told at that moment
+// and it is not tried again.
+//
+// One goroutine, Run's, owns all of this. It takes one event at a time, and at the end of each turn it
+// publishes a snapshot, then the events, and only then it answers whoever asked: one who was told "ready"
+// finds it so. Everybody else sends it a message or reads the snapshot.
+//
+//	                     ┌─────────── READY=1, none serves ────────────┐
+//	         launch      │       READY=1             settled, or the   ▼
+//	(swap) ─────────► starting ───────────► settling ───────────────► ready
+//	   │                 │                     │    current one ended  │
+//	   │                 │ not in time         │                       │
+//	   │                 │ says it failed      │ says it failed        │ replaced
+//	   │                 │ abort, -force       │ abort, -force         │ shutdown
+//	   │                 │ shutdown            │ shutdown              │
+//	   │                 ▼                     ▼                       ▼
+//	   │             ───────────────────── stopping ─────────────────────
+//	   │ cannot be                             │ all of its processes have ended;
+//	   │ executed                              ▼ at the deadline: KILL, and it stays
+//	   └───────────────────────────────────► exited
+//
+// The end of the main process leads from every state to exited, or to stopping while others are left of it.
+// Every move goes through become, which panics on one that is not in the table legal.
+//
+// # The table
+//
+// What each event does in each situation. In "first" a generation is starting and none serves; in "next" one
+// is starting and one serves; in "leaving" one serves and an older one drains; in "delay" crank was told to
+// stop, and the current one serves on until -drain-delay is over; in "shutdown" it was asked to stop. Messages,
+// limits and ends are those of the generation that gives the situation its name.
+//
+//	event        | idle    | first   | next    | settling | ready     | leaving  | delay     | shutdown
+//	swap         | start   | busy    | busy    | busy     | start     | start    | refused   | refused
+//	swap -force  | start   | replace | replace | release  | start     | start    | refused   | refused
+//	HUP          | ignored | later   | later   | later    | start     | start    | dropped   | dropped
+//	abort        | refused | fail    | fail    | release  | refused   | refused  | refused   | refused
+//	kill         | nobody  | pass on | pass on | pass on  | pass on   | pass on  | pass on   | pass on
+//	READY        | counted | current | settle  | counted  | counted   | counted  | counted   | counted
+//	failed       | counted | fail    | fail    | fail     | status    | status   | status    | status
+//	STOPPING     | counted | fail    | fail    | fail     | not ready | counted  | not ready | counted
+//	STATUS       | counted | status  | status  | status   | status    | status   | status    | status
+//	start limit  | -       | fail    | fail    | -        | -         | -        | -         | -
+//	settle over  | -       | -       | -       | current  | -         | -        | -         | -
+//	stop limit   | -       | -       | -       | -        | -         | kill     | -         | kill
+//	delay over   | -       | -       | -       | -        | -         | -        | stop      | -
+//	exits 0      | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
+//	exits 3      | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
+//	is killed    | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
+//	leaves some  | reap    | others  | others  | others   | others    | others   | others    | others
+//	others go    | -       | exited  | exited  | exited   | exited    | exited   | exited    | exited
+//	current dies | -       | -       | wait    | promote  | died      | died     | stop      | -
+//	TERM         | leave   | stop 1s | delay   | delay    | delay     | delay    | stop      | pass on
+//	TERM twice   | leave   | stop 1s | stop    | stop     | stop      | stop     | stop      | pass on
+//	USR1         | hold    | pass on | current | current  | current   | current  | current   | pass on
+//	launch fails | failed  | failed  | failed  | failed   | failed    | failed   | refused   | refused
+//	pause        | shift   | shift   | shift   | shift    | shift     | shift    | shift     | shift
+//	backoff over | start   | -       | -       | -        | -         | -        | -         | -
+//
+// The rows:
+//
+//   - "swap" is a request; "HUP" a SIGHUP that means a swap; "kill" a request to signal generations. A request is
+//     refused, whatever the situation, if its -pid or -generation is not the current one's, if it has nothing to
+//     start or to go back to, or if -max-draining generations that served are still leaving: -force kills the
+//     oldest of them instead.
+//   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for TERM, INT and QUIT, and for a hang-up of the terminal;
+//     "USR1" for all signals without a meaning of their own.
+//   - "leaves some": the main process ends and others stay; "others go": they end as well.
+//   - "launch fails" is a request with -force whose program cannot be executed.
+//   - "pause": crank did not run for more than 3 seconds.
+//   - The situation of "backoff over" in "idle" is the time between two automatic restarts.
+//
+// The cells:
+//
+//   - start: a candidate is started. busy, refused: the answer is a Refusal, and nothing changes.
+//   - replace: the candidate fails as "replaced", then another starts. release: as fail, but nothing is wrong with
+//     it and it has accepted connections: it gets the stop signal and the time to drain in full. With -force
+//     another starts then.
+//   - later: a flag is set, however many come; one swap begins when there is no candidate, and no more than
+//     -max-draining generations. dropped: counted, since no swap begins any more. ignored: there is nothing to start.
+//   - fail: the candidate is told TERM if it still runs, and killed after at most 5 s. Its asker is told. What it
+//     means where none serves: the first start ends crank with its exit code, unless it was aborted; where the
+//     saved command was the first, the command line's own is started instead. A candidate that began
+//     while another served that died meanwhile: "died". One that was asked for otherwise: crank waits.
+//   - current: the candidate is current, the old one gets the stop signal (or: the signal goes to the current one).
+//     settle: both serve. promote: it is current although it has not settled. wait: not ready, until the candidate
+//     is current or has failed.
+//   - died: with -restart never (or on-failure, and exit code 0) the shutdown begins, without a delay. Else
+//     another one is started after 0.1 s, doubling to 30 s, ±20 %, from the beginning again for one that had served for 60 s.
+//     It waits up to 1 s for what the dead one left behind, and that is killed then.
+//   - others: they get the stop signal once, and KILL at the generation's deadline; it is stopping until none is left.
+//     The rest is as if it had left none. exited: the generation is gone. reap: an adopted process; counted.
+//   - status: shown, no effect. counted: no effect, but a number to look at. not ready: the app said so itself.
+//   - delay: not ready; a starting candidate gets TERM and 1 s, everything else serves on. stop: all that serves
+//     gets the stop signal. From then on there is one deadline, the largest -stop; leaving ones keep theirs if it is
+//     earlier, and are not told again. stop 1s: a starting candidate has no more than that. leave: Run returns.
+//   - pass on: the signal goes to the generation (in "shutdown" to the one that served last). hold: it is kept for
+//     the next one. kill: KILL to all of its processes. failed: the outcome says that it cannot be executed.
+//   - shift: all deadlines move by the pause. -: nothing happens; for a limit: it is not armed.
+//
+// # The end
+//
+// The shutdown beats everything. When no generation is left the adopted processes are asked to stop, within the
+// same deadline, and Run returns the moment there is nothing to wait for: the exit code of the newest
+// generation that was ever current, or of the newest one where none was; 128 and the number of the signal
+// that ended it; 0 for a code in OKCodes; 124 where the first start was not ready in time, 126 or 127 where it could not be
+// executed or found.
+package supervisor

@@ -1,0 +1,346 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// onNotice is a message of an app.
+func (s *Supervisor) onNotice(c noticeCall) {
+	m := c.message
+	s.answers = append(s.answers, func() { close(c.handled) })
+	g := s.find(func(g *generation) bool { return g.n == c.generation })
+	if g == nil {
+		s.counts.IgnoredNotices++
+		return
+	}
+	if m.HasStatus {
+		g.text = m.Status
+	}
+	switch g.state {
+	case Starting, Settling:
+		switch said := saidFailed(m); {
+		case said != "":
+			s.failCandidate("reported", said)
+		case m.Ready && g.state == Starting:
+			s.onReady(g)
+		case m.Ready:
+			s.counts.IgnoredNotices++ // READY was said before
+		}
+	case Ready:
+		g.sayFailed(m)
+		if m.Stopping && !g.saidStopping {
+			g.saidStopping = true
+			s.log.Info("the app says that it stops: not ready", "generation", g.n, "pid", g.pid)
+		}
+		if m.Ready {
+			s.counts.IgnoredNotices++
+		}
+	case Stopping:
+		g.sayFailed(m)
+		if m.Ready || m.Stopping {
+			s.counts.IgnoredNotices++ // it is leaving: only its STATUS counts
+		}
+	}
+}
+
+// sayFailed shows a failure of one that is no candidate any more as its status: it has no effect.
+func (g *generation) sayFailed(m notify.Message) {
+	m.Stopping = false
+	if said := saidFailed(m); said != "" {
+		g.text = said
+	}
+}
+
+// saidFailed returns why a message means that a candidate has failed; empty: it does not.
+func saidFailed(m notify.Message) string {
+	switch {
+	case m.Failed != "":
+		return "said that it failed: " + m.Failed
+	case m.Errno != 0:
+		return fmt.Sprintf("said ERRNO=%d (%v)", m.Errno, syscall.Errno(m.Errno))
+	case m.Stopping:
+		return "said STOPPING=1 before it was current"
+	}
+	return ""
+}
+
+// onChildren takes the status of every process that has ended.
+func (s *Supervisor) onChildren() {
+	exits, _ := s.launcher.Reap()
+	for _, e := range exits {
+		s.counts.Reaped++
+		if g := s.find(func(g *generation) bool { return g.live() && g.pid == e.PID }); g != nil {
+			s.onExit(g, e)
+		}
+	}
+	if len(exits) > 0 && !s.lookAt.IsZero() {
+		s.lookWithin(lookSoon) // what was left behind may be gone now
+	}
+}
+
+// onExit is the end of a generation's main process.
+func (s *Supervisor) onExit(g *generation, e proc.Exit) {
+	g.exit = &e
+	g.child.Gone()
+	switch g.state {
+	case Starting, Settling:
+		reason, cause := "exit", e.String()+" before ready"
+		if e.Signal != 0 {
+			reason = "signal"
+		}
+		if g.state == Settling {
+			reason, cause = "settle", e.String()+" while settling"
+		}
+		s.candidate = nil
+		s.gone(g, min(s.stopLimit(g), failedGrace), cause)
+		s.failed(g, reason, cause)
+	case Ready:
+		s.currentDied(g)
+	case Stopping:
+		s.gone(g, 0, e.String())
+	}
+}
+
+// currentDied decides what the end of the one that serves means.
+func (s *Supervisor) currentDied(g *generation) {
+	s.current = nil
+	if time.Since(g.since) >= backoffForgive {
+		s.restart.delay = 0
+	}
+	cause := g.exit.String()
+	s.gone(g, s.stopLimit(g), cause)
+	switch {
+	case s.shutdown != nil:
+		s.stopAll()
+	case s.candidate == nil:
+		s.diedAlone(g)
+	case s.candidate.state == Settling:
+		s.log.Info("the generation that served has ended: the settling one takes over", "generation", s.candidate.n, "cause", cause)
+		s.promote(s.candidate, causePromoted)
+	default:
+		s.restart.died = g
+		s.log.Info("the generation that served has ended: not ready until the starting one is", "generation", s.candidate.n, "cause", cause)
+	}
+}
+
+// gone sees to what the main process left behind: it gets the stop signal now, and limit until it
+// is killed. With nothing left the generation is over.
+func (s *Supervisor) gone(g *generation, limit time.Duration, cause string) {
+	signal := g.stopSignal
+	switch {
+	case g.killed:
+		signal = syscall.SIGKILL
+	case signal != 0:
+	case s.shutdown != nil:
+		signal = s.shutdownSignal()
+	default:
+		signal = s.swapSignal()
+	}
+	g.others = g.child.Others(signal)
+	if g.others > 0 && g.state != Stopping {
+		s.become(g, Stopping, fmt.Sprintf("%s, %d other processes left", cause, g.others))
+		s.addLeaving(g, signal, limit)
+	}
+	s.endIfAlone(g, cause)
+}
+
+// endIfAlone ends a generation whose main process is gone, unless others are left: then it looks again.
+func (s *Supervisor) endIfAlone(g *generation, cause string) {
+	if g.others > 0 {
+		s.lookWithin(lookInterval)
+		return
+	}
+	s.become(g, Exited, cause)
+	s.remove(g)
+}
+
+// lookWithin has look called after at most d.
+func (s *Supervisor) lookWithin(d time.Duration) {
+	if at := time.Now().Add(d); s.lookAt.IsZero() || at.Before(s.lookAt) {
+		s.lookAt = at
+	}
+}
+
+// look finds out whether what was left behind is gone. It was asked to stop once, and is not asked again.
+func (s *Supervisor) look() {
+	s.lookAt = time.Time{}
+	for _, g := range slices.Clone(s.leaving) {
+		if g.exit == nil {
+			continue
+		}
+		signal := syscall.Signal(0)
+		if g.killed {
+			signal = syscall.SIGKILL
+		}
+		g.others = g.child.Others(signal)
+		s.endIfAlone(g, g.exit.String())
+	}
+	if s.shutdown != nil && s.shutdown.straysTold {
+		s.seeOffStrays()
+	}
+}
+
+// leave asks g to stop, and has it killed after limit.
+func (s *Supervisor) leave(g *generation, signal syscall.Signal, limit time.Duration, cause string) {
+	s.become(g, Stopping, signalCause(signal, cause))
+	s.addLeaving(g, signal, limit)
+	s.signal(g, signal)
+}
+
+// addLeaving puts g among the leaving ones, in the order of their numbers.
+func (s *Supervisor) addLeaving(g *generation, signal syscall.Signal, limit time.Duration) {
+	g.stopSignal = signal
+	g.deadline = time.Now().Add(s.withinShutdown(limit))
+	s.leaving = append(s.leaving, g)
+	slices.SortFunc(s.leaving, byNumber)
+}
+
+// signal signals a generation's main process, or its group.
+func (s *Supervisor) signal(g *generation, signal syscall.Signal) error {
+	err := g.child.Signal(signal, s.cfg.Group)
+	if err != nil {
+		s.log.Error(err, "cannot signal a generation", "generation", g.n, "pid", g.pid, "signal", signal)
+	}
+	return err
+}
+
+// kill ends all that belongs to g. It stays Stopping until the kernel says that it is gone.
+func (s *Supervisor) kill(g *generation, cause string) {
+	g.killed, g.deadline = true, time.Time{}
+	s.record(g, Event{Kind: "killed", Cause: cause})
+	s.log.Info("generation killed", "generation", g.n, "pid", g.pid, "cause", cause)
+	if g.exit == nil {
+		if err := g.child.Signal(syscall.SIGKILL, true); err != nil {
+			s.log.Error(err, "cannot kill a generation", "generation", g.n, "pid", g.pid)
+		}
+	}
+	g.others = g.child.Others(syscall.SIGKILL)
+	if g.exit != nil {
+		s.lookWithin(lookSoon)
+	}
+}
+
+// expire acts upon the deadlines that are over.
+func (s *Supervisor) expire(now time.Time) {
+	due := func(d time.Time) bool { return !d.IsZero() && !d.After(now) }
+	for _, g := range s.generations() {
+		if due(g.deadline) {
+			s.onDeadline(g)
+		}
+	}
+	if s.shutdown != nil {
+		if due(s.shutdown.delayUntil) {
+			s.stopAll()
+		}
+		if due(s.shutdown.deadline) {
+			s.killAll()
+		}
+	}
+	if due(s.restart.at) {
+		s.restartNow()
+	}
+	if due(s.lookAt) {
+		s.look()
+	}
+}
+
+// onDeadline is the end of the time that g has in its state.
+func (s *Supervisor) onDeadline(g *generation) {
+	g.deadline = time.Time{}
+	switch g.state {
+	case Starting:
+		s.failCandidate("timeout", fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)))
+	case Settling:
+		s.promote(g, "settled")
+	case Stopping:
+		s.kill(g, fmt.Sprintf("not gone in time (%v)", time.Since(g.since).Round(time.Millisecond)))
+	}
+}
+
+// advance begins what had to wait: one swap for all the HUPs that came meanwhile, and the last
+// steps of the shutdown.
+func (s *Supervisor) advance() {
+	if s.hupPending && s.shutdown == nil && s.candidate == nil && !s.drainingFull() {
+		s.hupPending = false
+		if s.cmd.IsZero() {
+			s.ignoreHUP()
+		} else {
+			s.begin(s.cmd, &swap{trigger: TriggerHUP})
+		}
+	}
+	if s.shutdown != nil && len(s.generations()) == 0 && !s.shutdown.straysTold {
+		s.seeOffStrays()
+	}
+}
+
+// KillRequest selects generations: States are OR, PID (0: any) is AND.
+type KillRequest struct {
+	States []State // none: any
+	PID    int
+	Signal syscall.Signal
+	Asker  Asker
+}
+
+type killCall struct {
+	request KillRequest
+	reply   chan<- killReply // 1-buffered
+}
+
+type killReply struct {
+	generations []GenerationStatus
+	err         error
+}
+
+// Kill sends a signal to the generations that match, and returns them as they were before.
+func (s *Supervisor) Kill(ctx context.Context, k KillRequest) ([]GenerationStatus, error) {
+	reply := make(chan killReply, 1)
+	answer, err := call(ctx, s, s.kills, killCall{k, reply}, reply)
+	if err != nil {
+		return nil, err
+	}
+	return answer.generations, answer.err
+}
+
+func (s *Supervisor) onKill(c killCall) {
+	k := c.request
+	var r killReply
+	var failed []string
+	for _, g := range s.generations() {
+		if len(k.States) > 0 && !slices.Contains(k.States, g.state) || k.PID != 0 && k.PID != g.pid {
+			continue
+		}
+		r.generations = append(r.generations, g.snapshot())
+		s.record(g, Event{Kind: "signal", Cause: signalName(k.Signal), Asker: k.Asker})
+		s.log.Info("signal on request", "generation", g.n, "pid", g.pid, "signal", signalName(k.Signal), "asker", describe("kill", k.Asker))
+		if g.exit != nil {
+			g.child.Others(k.Signal)
+		} else if err := s.signal(g, k.Signal); err != nil {
+			failed = append(failed, err.Error())
+		}
+	}
+	if failed != nil {
+		r.err = refuse("self", "cannot signal: %s", strings.Join(failed, "; "))
+	}
+	s.answers = append(s.answers, func() { c.reply <- r })
+}
+
+// find returns the first generation that matches, or nil.
+func (s *Supervisor) find(match func(*generation) bool) *generation {
+	for _, g := range s.generations() {
+		if match(g) {
+			return g
+		}
+	}
+	return nil
+}
+
+// stopLimit is how long g may take to drain.
+func (s *Supervisor) stopLimit(g *generation) time.Duration { return orDefault(g.cmd.Stop, s.cfg.Stop) }

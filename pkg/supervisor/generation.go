@@ -1,0 +1,135 @@
+package supervisor
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// State is where a generation is in its life.
+type State int
+
+// The states, in the order of a life.
+const (
+	Starting State = iota + 1
+	Settling
+	Ready
+	Stopping
+	Exited
+)
+
+var stateNames = [...]string{"new", "starting", "settling", "ready", "stopping", "exited"}
+
+func (s State) String() string { return stateNames[s] }
+
+// legal lists the moves that a generation can make.
+var legal = map[State][]State{
+	0:        {Starting, Exited},
+	Starting: {Settling, Ready, Stopping, Exited},
+	Settling: {Ready, Stopping, Exited},
+	Ready:    {Stopping, Exited},
+	Stopping: {Exited},
+}
+
+// generation is one run of the app. Only Run's goroutine touches it.
+type generation struct {
+	n        int
+	cmd      Command
+	child    Child // nil where no process could be started
+	pid      int
+	state    State
+	started  time.Time
+	readyAt  time.Time
+	since    time.Time
+	deadline time.Time // when expire is to look at it; zero: never
+	text     string    // STATUS=
+	trigger  Trigger
+	asker    Asker
+	swap     *swap // the request it answers; nil once answered
+	swapID   int64 // the request that its events belong to: its own, then the one that replaces it
+
+	saidStopping bool       // STOPPING=1 while current
+	wasCurrent   bool       // counts for -max-draining and for crank's exit code
+	exit         *proc.Exit // how the main process ended; nil: it runs
+	code         int        // what crank would exit with on account of it, where it could not be started
+	timedOut     bool       // it was not ready in time
+	stopSignal   syscall.Signal
+	killed       bool // the deadline is over, KILL was sent
+	others       int  // processes besides the main one, at the last look
+}
+
+// swap is a request on its way.
+type swap struct {
+	id      int64
+	seq     int64
+	trigger Trigger
+	asker   Asker
+	from    int
+	began   time.Time
+	done    chan Outcome // 1-buffered
+}
+
+// live reports whether its main process runs.
+func (g *generation) live() bool { return g != nil && g.child != nil && g.exit == nil }
+
+// become is the only way to change a generation's state: it checks the move, keeps time and
+// history, and logs once. The snapshot is published by the caller's loop turn before anybody is answered.
+func (s *Supervisor) become(g *generation, to State, cause string) {
+	from := g.state
+	if !slices.Contains(legal[from], to) {
+		panic(fmt.Sprintf("supervisor: generation %d cannot go from %v to %v (%s)", g.n, from, to, cause))
+	}
+	now := time.Now()
+	took := time.Duration(0)
+	if from != 0 {
+		took = now.Sub(g.since)
+	}
+	g.state, g.since, g.deadline = to, now, time.Time{}
+
+	event := Event{Kind: moveKind(from, to, cause), From: from.String(), To: to.String(), Cause: cause, Text: g.text, Took: took}
+	if to == Ready && from == Starting {
+		event.Took = now.Sub(g.started)
+	}
+	s.record(g, event)
+	s.log.V(s.verbosity(g, to)).Info("generation "+to.String(), "generation", g.n, "pid", g.pid, "from", from.String(),
+		"cause", cause, "trigger", string(g.trigger))
+}
+
+// causePromoted is why a settling candidate becomes current when the one that serves dies.
+const causePromoted = "promoted"
+
+// moveKind names a move for those who watch.
+func moveKind(from, to State, cause string) string {
+	switch {
+	case cause == causePromoted:
+		return causePromoted
+	case to == Starting:
+		return "started"
+	case to == Settling, from == Starting && to == Ready:
+		return "ready"
+	case to == Ready:
+		return "settled"
+	case to == Stopping:
+		return "stopping"
+	}
+	return "exited"
+}
+
+// verbosity keeps crank quiet where it only does what tini does: one app that starts and ends.
+func (s *Supervisor) verbosity(g *generation, to State) int {
+	if s.cfg.Quiet && g.trigger == TriggerStart {
+		return 1
+	}
+	return 0
+}
+
+// snapshot returns g as others see it.
+func (g *generation) snapshot() GenerationStatus {
+	return GenerationStatus{
+		Generation: g.n, PID: g.pid, State: g.state, Started: g.started, ReadyAt: g.readyAt, Since: g.since,
+		Deadline: g.deadline, Text: g.text, Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
+	}
+}

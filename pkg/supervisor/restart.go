@@ -1,0 +1,62 @@
+package supervisor
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+// restart is what is known while nothing serves because the current generation died by itself.
+type restart struct {
+	died  *generation   // the one that died; nil once another is current
+	at    time.Time     // when the next attempt begins; zero: none is planned
+	delay time.Duration // of the last attempt
+}
+
+// restarts reports whether -restart applies to the end of g.
+func (s *Supervisor) restarts(g *generation) bool {
+	switch s.cfg.Restart {
+	case RestartAlways:
+		return true
+	case RestartOnFailure:
+		return s.codeOf(g) != 0
+	}
+	return false
+}
+
+// diedAlone is the end of the one that served, with nothing to take its place.
+func (s *Supervisor) diedAlone(g *generation) {
+	if !s.restarts(g) {
+		s.beginShutdown(0, g.exit.String())
+		return
+	}
+	s.restart.died = g
+	if latest := time.Now().Add(restartGrace); g.state == Stopping && g.deadline.After(latest) {
+		g.deadline = latest
+	}
+	s.backOff()
+}
+
+// backOff plans the next attempt: 0.1 s doubling to 30 s, ±20 % so that many pods do not start together.
+func (s *Supervisor) backOff() {
+	s.restart.delay = min(max(2*s.restart.delay, backoffFirst), backoffMax)
+	wait := time.Duration(float64(s.restart.delay) * (0.8 + 0.4*rand.Float64()))
+	s.restart.at = time.Now().Add(wait)
+	s.record(nil, Event{Kind: "backoff", Cause: "restart in " + wait.Round(time.Millisecond).String(), Trigger: TriggerRestart})
+	s.log.Info("the app has ended: it is started again", "generation", s.restart.died.n, "seconds", wait.Seconds())
+}
+
+// restartNow is the end of the wait. What the dead one left behind has restartGrace, then it is killed;
+// the restart waits for that, and no longer than it has to.
+func (s *Supervisor) restartNow() {
+	s.restart.at = time.Time{}
+	if died := s.restart.died; died.state == Stopping && !died.killed {
+		s.restart.at = time.Now().Add(lookInterval)
+		if died.deadline.Before(s.restart.at) {
+			s.restart.at = died.deadline
+		}
+		return
+	}
+	if s.candidate == nil {
+		s.begin(s.cmd, &swap{trigger: TriggerRestart})
+	}
+}

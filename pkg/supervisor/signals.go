@@ -1,0 +1,85 @@
+package supervisor
+
+import (
+	"slices"
+	"syscall"
+
+	"github.com/crankctl/crank/pkg/signame"
+)
+
+// meaning says what a signal to crank does; all others are forwarded. CHLD comes by a channel of
+// its own; PIPE and URG are crank's own and never get here.
+var meaning = map[syscall.Signal]func(*Supervisor, syscall.Signal){
+	syscall.SIGTERM: (*Supervisor).onStop,
+	syscall.SIGINT:  (*Supervisor).onStop,
+	syscall.SIGQUIT: (*Supervisor).onStop,
+	syscall.SIGHUP:  (*Supervisor).onHUP,
+}
+
+func (s *Supervisor) onSignal(signal syscall.Signal) {
+	if act, ok := meaning[signal]; ok {
+		act(s, signal)
+		return
+	}
+	s.forward(signal)
+}
+
+// onHUP asks for a swap to the same command. It is never lost: what comes while a candidate exists,
+// or while too many generations drain, sets one flag, and one swap begins as soon as it can.
+func (s *Supervisor) onHUP(signal syscall.Signal) {
+	if s.hungUp != nil && s.hungUp() {
+		s.onStop(signal)
+		return
+	}
+	switch {
+	case s.cfg.HUP == HUPIgnore:
+		s.log.V(1).Info("SIGHUP ignored (-hup ignore)")
+	case s.cfg.HUP == HUPForward:
+		s.forward(signal)
+	case s.shutdown != nil:
+		s.counts.DroppedHUPs++
+	default:
+		s.hupPending = true // advance begins it
+	}
+}
+
+// ignoreHUP is a HUP before there is anything to run.
+func (s *Supervisor) ignoreHUP() {
+	s.log.Info("SIGHUP ignored: there is no command yet (crankctl run gives one)")
+}
+
+// forward passes a signal on to the generation that serves, else to the one that starts, else keeps
+// it for the next one.
+func (s *Supervisor) forward(signal syscall.Signal) {
+	target := s.current
+	if target == nil {
+		target = s.candidate
+	}
+	if target == nil && s.shutdown != nil {
+		target = s.lastLeaving()
+	}
+	switch {
+	case target.live():
+		_ = s.signal(target, signal) // logged there
+	case s.shutdown == nil && !slices.Contains(s.held, signal):
+		s.held = append(s.held, signal)
+	}
+}
+
+// deliverHeld passes on what came while there was nobody to get it.
+func (s *Supervisor) deliverHeld(g *generation) {
+	for _, signal := range s.held {
+		_ = s.signal(g, signal) // logged there
+	}
+	s.held = nil
+}
+
+// swapSignal asks the app to drain in favour of another generation.
+func (s *Supervisor) swapSignal() syscall.Signal {
+	if s.cfg.StopSignal != 0 {
+		return s.cfg.StopSignal
+	}
+	return syscall.SIGTERM
+}
+
+func signalName(signal syscall.Signal) string { return signame.Name(signal) }

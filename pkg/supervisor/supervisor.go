@@ -1,0 +1,325 @@
+package supervisor
+
+import (
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// Launcher makes and knows processes. Its methods are called by Run's goroutine alone.
+type Launcher interface {
+	// Launch starts generation n. It returns when the program runs, or with why it does not.
+	// protect is true where a generation serves that must not suffer from this one.
+	Launch(n int, c Command, protect bool) (Child, error)
+	// Reap takes the status of every process that has ended. none: there are no children left.
+	Reap() (exits []proc.Exit, none bool)
+	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
+	// and counts them.
+	Strays(sig syscall.Signal) int
+}
+
+// Child is the process of one generation, and all that belongs to it.
+type Child interface {
+	PID() int
+	// Signal signals the main process; with group, its process group.
+	Signal(sig syscall.Signal, group bool) error
+	// Gone tells that the main process was reaped.
+	Gone()
+	// Others signals (unless sig is 0) the generation's processes besides the main one, and counts them.
+	Others(sig syscall.Signal) int
+	// Promote is called when the generation becomes current.
+	Promote()
+	// Tail returns the end of its stderr. It is called once, from a goroutine of its own, when the
+	// generation has failed: its main process may still run, and Close may have been called. It may block
+	// for a moment to let the last bytes arrive.
+	Tail() Tail
+	// Close releases what crank holds for it. It does not block, and is called once nothing of it is left.
+	Close()
+}
+
+// Saver puts what became current on disk. Save does not block; the channel gets one error or is closed.
+type Saver interface {
+	Save(command Command, previous *Command) <-chan error
+}
+
+// HUP is what SIGHUP means.
+type HUP int
+
+// The values of -hup.
+const (
+	HUPSwap HUP = iota
+	HUPForward
+	HUPIgnore
+)
+
+// Restart is what happens when the current generation ends by itself.
+type Restart int
+
+// The values of -restart.
+const (
+	RestartNever Restart = iota
+	RestartOnFailure
+	RestartAlways
+)
+
+// Config is how the supervisor behaves. Durations are as in the flags of the same name.
+type Config struct {
+	Name        string
+	Start, Stop time.Duration // 0 in Start: no limit
+	Settle      time.Duration
+	DrainDelay  time.Duration
+	ReadyNone   bool           // ready when its exec succeeded
+	StopSignal  syscall.Signal // 0: the one that crank was stopped with, TERM for swaps
+	Group       bool           // signals go to the process group
+	HUP         HUP
+	Restart     Restart
+	OKCodes     map[int]bool // exit codes reported as 0
+	MaxDraining int          // 0: no limit
+	Quiet       bool         // say nothing of an uneventful first generation
+	Terminal    bool         // on a terminal a third INT kills
+}
+
+// Options is what New needs besides Config.
+type Options struct {
+	Launcher Launcher
+	Saver    Saver                 // nil: nothing is saved
+	Signals  <-chan syscall.Signal // to crank, already rewritten; without CHLD
+	Children <-chan struct{}       // something happened to a child (SIGCHLD)
+	Log      logr.Logger
+	// Fallback is started where the first command, a saved one, fails. SetAside is called then.
+	Fallback *Command
+	SetAside func(why string)
+	Previous *Command    // for the first rollback
+	HungUp   func() bool // whether a SIGHUP means that the controlling terminal is gone; may be nil
+}
+
+const (
+	tick     = time.Second
+	gapLimit = 3 * time.Second // a longer pause between ticks means that crank was stopped
+
+	failedGrace    = 5 * time.Second       // a failed candidate is killed after at most this
+	shutdownGrace  = time.Second           // a starting one at shutdown
+	restartGrace   = time.Second           // what a dead generation left behind, before a restart
+	killGrace      = 2 * time.Second       // for the kernel to end what was killed
+	lookInterval   = 50 * time.Millisecond // between looks for processes left behind
+	lookSoon       = 5 * time.Millisecond  // after one of them may have ended
+	backoffFirst   = 100 * time.Millisecond
+	backoffMax     = 30 * time.Second
+	backoffForgive = 60 * time.Second // being current for so long resets the backoff
+)
+
+// Supervisor runs the app. Its exported methods may be called from any goroutine; all of the state
+// below them belongs to Run's.
+type Supervisor struct {
+	cfg      Config
+	launcher Launcher
+	saver    Saver
+	log      logr.Logger
+	signals  <-chan syscall.Signal
+	children <-chan struct{}
+	setAside func(string)
+	hungUp   func() bool
+
+	status  atomic.Pointer[Status]
+	beat    atomic.Int64 // when the loop last ticked, in Unix nanoseconds
+	history *history
+	done    chan struct{}
+
+	// One channel for each kind of message.
+	swaps   chan swapCall
+	aborts  chan abortCall
+	kills   chan killCall
+	notices chan noticeCall
+	reports chan report
+
+	candidate *generation   // starting or settling; at most one
+	current   *generation   // ready; at most one
+	leaving   []*generation // stopping
+
+	started     time.Time
+	last        int         // the newest generation's number
+	lastSwap    int64       // the newest request's number
+	newest      *generation // the newest of all
+	lastCurrent *generation // the newest that was ever current
+	cmd         Command     // what a reload starts: what last became current, or was first asked for
+	good        Command     // what last became current
+	previous    *Command    // the last different good one
+	fallback    *Command
+	hupPending  bool
+	held        []syscall.Signal // what arrived before there was anything to forward it to
+	restart     restart
+	shutdown    *shutdown
+	lookAt      time.Time // when to look again for processes left behind
+	lastTick    time.Time
+	reporting   int // reports that are on their way
+
+	pending []Event  // to be published at the end of this turn
+	answers []func() // to be given after that; none of them blocks
+	outcome *Outcome // of the newest swap that has ended
+	counts  Counters
+}
+
+// Counters count what would otherwise pass unseen.
+type Counters struct {
+	Reaped         int64 // processes whose status was taken, adopted ones included
+	ClockGaps      int64 // pauses of crank that were not charged to any deadline
+	DroppedHUPs    int64 // HUPs while stopping
+	IgnoredNotices int64 // messages that had no meaning in the state they came in
+}
+
+// New returns a Supervisor that does nothing yet.
+func New(cfg Config, o Options) *Supervisor {
+	s := &Supervisor{
+		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
+		setAside: o.SetAside, hungUp: o.HungUp, fallback: o.Fallback, previous: o.Previous,
+		history: newHistory(), done: make(chan struct{}), started: time.Now(),
+		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
+		notices: make(chan noticeCall), reports: make(chan report),
+	}
+	s.publish()
+	return s
+}
+
+// Run starts first (nothing, where it has no Argv: then it waits for Swap) and returns crank's exit
+// code when all is over. It must be called once.
+func (s *Supervisor) Run(first Command) int {
+	defer close(s.done)
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+
+	s.lastTick = time.Now()
+	s.onChildren() // PID 1 may have inherited some
+	if !first.IsZero() {
+		s.cmd = first
+		s.begin(first, &swap{trigger: TriggerStart})
+	}
+	for {
+		s.advance()
+		s.flush()
+		if s.over() {
+			return s.exitCode()
+		}
+		timer.Reset(s.untilDeadline())
+		act := s.next(ticker.C, timer.C)
+		// A pause of the whole process fires every timer at once, and lets in what came meanwhile. Before
+		// any of that the old deadlines are moved, so that no new one is.
+		s.onTick(time.Now())
+		act()
+	}
+}
+
+// next waits for something to do.
+func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
+	select {
+	case <-ticks:
+		return func() {}
+	case <-deadlines:
+		return func() { s.expire(time.Now()) }
+	case sig := <-s.signals:
+		return func() { s.onSignal(sig) }
+	case <-s.children:
+		return s.onChildren
+	case c := <-s.notices:
+		return func() { s.onNotice(c) }
+	case c := <-s.swaps:
+		return func() { s.onSwap(c) }
+	case c := <-s.aborts:
+		return func() { s.onAbort(c) }
+	case c := <-s.kills:
+		return func() { s.onKill(c) }
+	case r := <-s.reports:
+		return func() { s.onReport(r) }
+	}
+}
+
+// flush publishes, then tells: whoever is told "ready" finds it so.
+func (s *Supervisor) flush() {
+	s.publish()
+	for _, e := range s.pending {
+		s.history.add(e)
+	}
+	for _, answer := range s.answers {
+		answer()
+	}
+	s.pending, s.answers = nil, nil
+}
+
+// onTick moves every deadline by the time that crank was stopped or paused. CLOCK_MONOTONIC goes on
+// while a process is stopped or frozen.
+func (s *Supervisor) onTick(now time.Time) {
+	pause := now.Sub(s.lastTick)
+	s.lastTick = now
+	s.beat.Store(now.UnixNano())
+	if pause <= gapLimit {
+		return
+	}
+	s.counts.ClockGaps++
+	s.log.Info("crank was paused: no deadline is charged for it", "seconds", pause.Seconds())
+	for _, d := range s.deadlines() {
+		if !d.IsZero() {
+			*d = d.Add(pause)
+		}
+	}
+}
+
+// deadlines returns every point in time that expire acts upon.
+func (s *Supervisor) deadlines() []*time.Time {
+	all := []*time.Time{&s.restart.at, &s.lookAt}
+	for _, g := range s.generations() {
+		all = append(all, &g.deadline)
+	}
+	if s.shutdown != nil {
+		all = append(all, &s.shutdown.delayUntil, &s.shutdown.deadline)
+	}
+	return all
+}
+
+// untilDeadline returns the time until the next one.
+func (s *Supervisor) untilDeadline() time.Duration {
+	next := time.Duration(1<<63 - 1)
+	for _, d := range s.deadlines() {
+		if !d.IsZero() {
+			next = min(next, time.Until(*d))
+		}
+	}
+	return max(next, 0)
+}
+
+// generations returns all that are not exited, in the order of their numbers.
+func (s *Supervisor) generations() []*generation {
+	all := append([]*generation(nil), s.leaving...)
+	for _, g := range []*generation{s.current, s.candidate} {
+		if g != nil {
+			all = append(all, g)
+		}
+	}
+	slices.SortFunc(all, byNumber)
+	return all
+}
+
+func byNumber(a, b *generation) int { return a.n - b.n }
+
+// noticeCall is a message of an app on its way to the loop.
+type noticeCall struct {
+	generation int
+	message    notify.Message
+	handled    chan struct{}
+}
+
+// Notice passes on a message of generation n, and returns when it has had its effect.
+func (s *Supervisor) Notice(n int, m notify.Message) {
+	c := noticeCall{n, m, make(chan struct{})}
+	select {
+	case s.notices <- c:
+		<-c.handled
+	case <-s.done:
+	}
+}

@@ -1,0 +1,610 @@
+package supervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// The app's commands. Only their difference matters.
+var (
+	v1 = Command{Argv: []string{"/app", "--v1"}}
+	v2 = Command{Argv: []string{"/app", "--v2"}}
+)
+
+// world is a Supervisor in a bubble, with an operator, a kernel and an app that the test plays.
+type world struct {
+	t        *testing.T
+	s        *Supervisor
+	kernel   *kernel
+	signals  chan syscall.Signal
+	saver    *saver
+	setAside []string // why the saved command was set aside
+	hungUp   bool     // the answer of HungUp
+	code     chan int // Run's
+	ended    bool
+	exitCode int
+	tickets  []Ticket
+	outcomes map[int64]Outcome // by Ticket.ID
+	events   []Event
+	stopping bool // the shutdown is among the events
+}
+
+// start runs a Supervisor until it has nothing to do; it ends with the test. change may be nil.
+func start(t *testing.T, cfg Config, first Command, change func(*Options)) *world {
+	t.Helper()
+	w := &world{
+		t: t, kernel: newKernel(), signals: make(chan syscall.Signal, 64), saver: &saver{},
+		code: make(chan int, 1), outcomes: map[int64]Outcome{},
+	}
+	o := Options{
+		Launcher: w.kernel, Saver: w.saver, Signals: w.signals, Children: w.kernel.ended, Log: logr.Discard(),
+		SetAside: func(why string) { w.setAside = append(w.setAside, why) },
+		HungUp:   func() bool { return w.hungUp },
+	}
+	if change != nil {
+		change(&o)
+	}
+	w.s = New(cfg, o)
+	go func() { w.code <- w.s.Run(first) }()
+	t.Cleanup(w.finish) // within the bubble
+	w.settle()
+	return w
+}
+
+// settle waits until crank has done all that it can do now, and checks what always holds.
+func (w *world) settle() {
+	w.t.Helper()
+	synctest.Wait()
+	select {
+	case w.exitCode = <-w.code:
+		w.ended = true
+	default:
+	}
+	w.collect()
+	w.check()
+}
+
+func (w *world) collect() {
+	last := int64(0)
+	if n := len(w.events); n > 0 {
+		last = w.events[n-1].Seq
+	}
+	events, _ := w.s.Events(last)
+	w.events = append(w.events, events...)
+	for _, e := range events {
+		w.stopping = w.stopping || e.Kind == "shutdown"
+		if w.stopping && (e.Kind == "started" || e.To == Ready.String()) {
+			w.t.Errorf("after the shutdown began: %+v", e)
+		}
+	}
+	for _, t := range w.tickets {
+		select {
+		case o := <-t.Done:
+			if _, twice := w.outcomes[t.ID]; twice {
+				w.t.Errorf("swap %d was answered twice", t.ID)
+			}
+			w.outcomes[t.ID] = o
+		default:
+		}
+	}
+}
+
+// check is what holds after every event.
+func (w *world) check() {
+	w.t.Helper()
+	for _, complaint := range w.kernel.complaints() {
+		w.t.Error(complaint)
+	}
+	st := w.s.Status()
+	current, candidates := 0, 0
+	for _, g := range st.Generations {
+		switch g.State {
+		case Ready:
+			current++
+		case Starting, Settling:
+			candidates++
+		case Stopping:
+		default:
+			w.t.Errorf("generation %d is listed although it is %v", g.Generation, g.State)
+		}
+	}
+	if current > 1 || candidates > 1 {
+		w.t.Errorf("%d current ones and %d candidates: %s", current, candidates, w.states())
+	}
+	if (st.Current != 0) != (current == 1) || (st.Candidate != 0) != (candidates == 1) {
+		w.t.Errorf("Status names current %d and candidate %d: %s", st.Current, st.Candidate, w.states())
+	}
+	if !slices.IsSortedFunc(st.Generations, func(a, b GenerationStatus) int { return a.Generation - b.Generation }) {
+		w.t.Errorf("not in order: %s", w.states())
+	}
+	if want := current == 1 && !w.saidStopping(st.Current) && !st.Stopping; st.Ready != want {
+		w.t.Errorf("Ready is %v (%s), want %v: %s", st.Ready, st.Reason, want, w.states())
+	}
+	if w.ended && len(w.outcomes) != len(w.tickets) {
+		w.t.Errorf("Run has returned: %d of %d requests were answered", len(w.outcomes), len(w.tickets))
+	}
+}
+
+// saidStopping reports whether generation n said STOPPING=1 when it was current.
+func (w *world) saidStopping(n int) bool {
+	c := w.kernel.child(n)
+	return c != nil && c.saidStopping
+}
+
+// states is "1 stopping, 2 ready".
+func (w *world) states() string {
+	var all []string
+	for _, g := range w.s.Status().Generations {
+		all = append(all, fmt.Sprintf("%d %v", g.Generation, g.State))
+	}
+	return strings.Join(all, ", ")
+}
+
+// wantStates fails the test unless these generations are there.
+func (w *world) wantStates(want string) {
+	w.t.Helper()
+	if got := w.states(); got != want {
+		w.t.Fatalf("generations: %q, want %q", got, want)
+	}
+}
+
+// wantExit fails the test unless Run has returned code.
+func (w *world) wantExit(code int) {
+	w.t.Helper()
+	if !w.ended || w.exitCode != code {
+		w.t.Fatalf("ended %v with %d, want exit code %d: %s", w.ended, w.exitCode, code, w.states())
+	}
+}
+
+// wantSignals fails the test unless generation n got exactly these signals so far.
+func (w *world) wantSignals(n int, want string) {
+	w.t.Helper()
+	if got := strings.Join(w.kernel.child(n).got(), " "); got != want {
+		w.t.Fatalf("generation %d got the signals %q, want %q", n, got, want)
+	}
+}
+
+// swap asks for a swap; without arguments it is a reload. It returns the refusal's code.
+func (w *world) swap(r Request) (Ticket, string) {
+	w.t.Helper()
+	if r.Trigger == "" {
+		r.Trigger = TriggerReload
+	}
+	t, err := w.s.Swap(context.Background(), r)
+	if err == nil {
+		w.tickets = append(w.tickets, t)
+	}
+	w.settle()
+	return t, w.refusal(err)
+}
+
+// run is swap with a command.
+func (w *world) run(c Command) Ticket {
+	w.t.Helper()
+	t, refused := w.swap(Request{Trigger: TriggerRun, Change: Change(c)})
+	if refused != "" {
+		w.t.Fatalf("refused: %s", refused)
+	}
+	return t
+}
+
+func (w *world) abort() string {
+	w.t.Helper()
+	_, err := w.s.Abort(context.Background(), Asker{})
+	w.settle()
+	return w.refusal(err)
+}
+
+func (w *world) refusal(err error) string {
+	w.t.Helper()
+	var refused *Refusal
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &refused):
+		return refused.Code
+	}
+	w.t.Fatalf("not a refusal: %v", err)
+	return ""
+}
+
+// says is a message of the app.
+func (w *world) says(n int, m notify.Message) {
+	w.t.Helper()
+	if st := w.s.Status(); m.Stopping && n != 0 && st.Current == n {
+		w.kernel.child(n).saidStopping = true
+	}
+	w.s.Notice(n, m)
+	w.settle()
+}
+
+func (w *world) ready(n int) {
+	w.t.Helper()
+	w.says(n, notify.Message{Ready: true})
+}
+
+// serve makes generation n current, in all of its steps.
+func (w *world) serve(n int) {
+	w.t.Helper()
+	w.ready(n)
+	w.pass(w.s.cfg.Settle)
+	if st := w.s.Status(); st.Current != n {
+		w.t.Fatalf("generation %d does not serve: %s", n, w.states())
+	}
+}
+
+func (w *world) signal(signals ...syscall.Signal) {
+	w.t.Helper()
+	for _, sig := range signals {
+		w.signals <- sig
+	}
+	w.settle()
+}
+
+// exits ends the main process of generation n and leaves others behind.
+func (w *world) exits(n, code, others int) {
+	w.t.Helper()
+	w.kernel.child(n).setOthers(others)
+	w.kernel.end(n, proc.Exit{Code: code})
+	w.settle()
+}
+
+func (w *world) killed(n int, sig syscall.Signal) {
+	w.t.Helper()
+	w.kernel.end(n, proc.Exit{Code: -1, Signal: sig})
+	w.settle()
+}
+
+// othersGo ends what generation n left behind.
+func (w *world) othersGo(n int) {
+	w.t.Helper()
+	w.kernel.child(n).setOthers(0)
+	w.pass(lookInterval)
+}
+
+// pass lets time pass.
+func (w *world) pass(d time.Duration) {
+	w.t.Helper()
+	time.Sleep(d)
+	w.settle()
+}
+
+// pause stops crank, as SIGSTOP or a freezer do.
+func (w *world) pause(d time.Duration) {
+	w.t.Helper()
+	w.kernel.stop(d)
+	w.pass(d)
+}
+
+// outcome returns how t ended.
+func (w *world) outcome(t Ticket) Outcome {
+	w.t.Helper()
+	o, ok := w.outcomes[t.ID]
+	if !ok {
+		w.t.Fatalf("swap %d has no outcome: %s", t.ID, w.states())
+	}
+	return o
+}
+
+// wantFailed fails the test unless t has failed for a reason that contains want.
+func (w *world) wantFailed(t Ticket, want string) {
+	w.t.Helper()
+	if o := w.outcome(t); o.OK || !strings.Contains(o.Reason, want) {
+		w.t.Fatalf("outcome %+v, want a failure because of %q", o, want)
+	}
+}
+
+// finish stops crank and ends all processes.
+func (w *world) finish() {
+	w.t.Helper()
+	if !w.ended {
+		w.signal(syscall.SIGTERM, syscall.SIGTERM)
+	}
+	for range 10 {
+		if w.ended {
+			return
+		}
+		w.kernel.endAll()
+		w.pass(lookInterval)
+	}
+	w.t.Fatalf("crank does not end: %s", w.states())
+}
+
+// saver is a disk.
+type saver struct {
+	mu    sync.Mutex
+	saved []string // "--v2 (--v1)": what was saved, and what it replaces
+}
+
+func (s *saver) Save(c Command, previous *Command) <-chan error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text := c.Argv[len(c.Argv)-1]
+	if previous != nil {
+		text += " (" + previous.Argv[len(previous.Argv)-1] + ")"
+	}
+	s.saved = append(s.saved, text)
+	done := make(chan error)
+	close(done)
+	return done
+}
+
+// kernel is a Launcher whose processes end when the test says so, and by KILL.
+type kernel struct {
+	ended chan struct{}
+
+	mu       sync.Mutex
+	children []*child
+	exits    []proc.Exit
+	stopped  time.Duration // how long the next Reap takes
+	fail     error         // of the next Launch
+	takes    time.Duration // how long a Launch takes
+	strays   int
+	straySig []syscall.Signal
+	undying  bool // KILL ends nothing, as in an uninterruptible sleep
+	wrong    []string
+}
+
+func newKernel() *kernel { return &kernel{ended: make(chan struct{}, 1)} }
+
+func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if d := k.takes; d > 0 {
+		k.mu.Unlock()
+		time.Sleep(d)
+		k.mu.Lock()
+	}
+	if err := k.fail; err != nil {
+		k.fail = nil
+		return nil, err
+	}
+	p := &child{kernel: k, n: n, pid: 1000 + n, command: c, protect: protect}
+	k.children = append(k.children, p)
+	return p, nil
+}
+
+func (k *kernel) Reap() ([]proc.Exit, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if d := k.stopped; d > 0 {
+		k.stopped = 0
+		k.mu.Unlock()
+		time.Sleep(d)
+		k.mu.Lock()
+	}
+	exits := k.exits
+	k.exits = nil
+	return exits, false
+}
+
+func (k *kernel) Strays(sig syscall.Signal) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if sig != 0 {
+		k.straySig = append(k.straySig, sig)
+	}
+	n := k.strays
+	if sig == syscall.SIGKILL && !k.undying {
+		k.strays = 0
+		k.poke()
+	}
+	return n
+}
+
+// poke is SIGCHLD.
+func (k *kernel) poke() {
+	select {
+	case k.ended <- struct{}{}:
+	default:
+	}
+}
+
+func (k *kernel) child(n int) *child {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.children {
+		if c.n == n {
+			return c
+		}
+	}
+	return nil
+}
+
+// end ends the main process of generation n. One that has ended cannot end again.
+func (k *kernel) end(n int, e proc.Exit) {
+	c := k.child(n)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c.end(e)
+}
+
+// adopted is the end of a process that belongs to no generation.
+func (k *kernel) adopted() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.exits = append(k.exits, proc.Exit{PID: 99})
+	k.poke()
+}
+
+func (k *kernel) stop(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stopped = d
+	k.poke()
+}
+
+func (k *kernel) setTakes(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.takes = d
+}
+
+// failNext makes the next Launch fail.
+func (k *kernel) failNext(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.fail = err
+}
+
+func (k *kernel) setStrays(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.strays = n
+}
+
+func (k *kernel) straySignals() []syscall.Signal {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.straySig)
+}
+
+// endAll ends every process.
+func (k *kernel) endAll() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.children {
+		c.others = 0
+		c.end(proc.Exit{Code: -1, Signal: syscall.SIGKILL})
+	}
+	k.strays = 0
+	k.poke()
+}
+
+func (k *kernel) setUndying(undying bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.undying = undying
+}
+
+func (k *kernel) complaints() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	wrong := k.wrong
+	k.wrong = nil
+	return wrong
+}
+
+// child is one generation's processes. kernel.mu guards it.
+type child struct {
+	kernel       *kernel
+	n, pid       int
+	command      Command
+	protect      bool
+	others       int
+	signals      []string // "TERM", "group TERM", "others TERM"
+	mainEnded    bool     // as the kernel knows
+	gone, closed bool     // as crank has been told, and tells
+	promoted     bool
+	refuses      error // the answer to every signal
+	tails        int
+	tailTakes    time.Duration
+	saidStopping bool // used by the test's goroutine alone
+}
+
+func (c *child) end(e proc.Exit) {
+	if c.mainEnded {
+		return
+	}
+	c.mainEnded = true
+	e.PID = c.pid
+	c.kernel.exits = append(c.kernel.exits, e)
+	c.kernel.poke()
+}
+
+func (c *child) PID() int { return c.pid }
+
+func (c *child) Signal(sig syscall.Signal, group bool) error {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.mustNot(c.gone, "was signalled after Gone")
+	text := strings.TrimPrefix(signalName(sig), "SIG")
+	if group {
+		text = "group " + text
+	}
+	if c.refuses != nil {
+		return c.refuses
+	}
+	c.signals = append(c.signals, text)
+	if sig == syscall.SIGKILL && !c.kernel.undying {
+		c.end(proc.Exit{Code: -1, Signal: sig})
+	}
+	return nil
+}
+
+func (c *child) Gone() {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.mustNot(c.gone, "is Gone twice")
+	c.gone = true
+}
+
+func (c *child) Others(sig syscall.Signal) int {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.mustNot(c.closed, "was looked for after Close")
+	n := c.others
+	if sig != 0 && n > 0 {
+		c.signals = append(c.signals, "others "+strings.TrimPrefix(signalName(sig), "SIG"))
+	}
+	if sig == syscall.SIGKILL && !c.kernel.undying {
+		c.others = 0
+	}
+	return n
+}
+
+func (c *child) Promote() {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.mustNot(c.promoted || c.gone, "was promoted twice, or dead")
+	c.promoted = true
+}
+
+func (c *child) Tail() Tail {
+	c.kernel.mu.Lock()
+	takes := c.tailTakes
+	c.tails++
+	c.mustNot(c.tails > 1, "was asked for its Tail twice")
+	c.kernel.mu.Unlock()
+	time.Sleep(takes)
+	return Tail{Lines: []string{fmt.Sprintf("last words of %d", c.n)}}
+}
+
+func (c *child) Close() {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.mustNot(c.closed, "was closed twice")
+	c.mustNot(!c.gone, "was closed while it runs")
+	c.closed = true
+}
+
+func (c *child) mustNot(wrong bool, what string) {
+	if wrong {
+		c.kernel.wrong = append(c.kernel.wrong, fmt.Sprintf("generation %d %s", c.n, what))
+	}
+}
+
+func (c *child) setOthers(n int) {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.others = n
+}
+
+func (c *child) got() []string {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	return slices.Clone(c.signals)
+}
