@@ -66,6 +66,8 @@ type child struct {
 	noNewPriv bool
 	nofile    origin.Limit
 	setNofile bool
+	ignore    [2]bool // HUP and INT, as crank was started
+	action    [8]uintptr
 	report    report
 	sigttou   uint64
 	oldmask   uint64
@@ -114,6 +116,8 @@ func prepare(spec Spec, pipe int) (*child, error) {
 		c.oomPath, _ = syscall.BytePtrFromString("/proc/self/oom_score_adj")
 	}
 	c.nofile, c.setNofile = origin.Nofile()
+	c.ignore = [2]bool{origin.IgnoredSignals().HUP, origin.IgnoredSignals().INT}
+	c.action[0] = sigIgn
 	return c, nil
 }
 
@@ -194,6 +198,11 @@ func (c *child) run() {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETPGID, 0, 0, 0); errno != 0 {
 		c.fail(stepGroup, errno)
 	}
+	for i, ignored := range c.ignore {
+		if ignored { // HUP is 1, INT is 2
+			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(i)+1, uintptr(unsafe.Pointer(&c.action)), 0, 8, 0, 0)
+		}
+	}
 	if c.terminal >= 0 {
 		// SIGTTOU is blocked, not ignored: an ignored signal would survive execve.
 		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&c.sigttou)), uintptr(unsafe.Pointer(&c.oldmask)), 8, 0, 0)
@@ -228,6 +237,7 @@ func (c *child) run() {
 }
 
 const (
+	sigIgn          = 1
 	sigBlock        = 0
 	sigSetmask      = 2
 	prSetNoNewPrivs = 38

@@ -590,3 +590,18 @@ func TestFind(t *testing.T) {
 		}
 	}
 }
+
+// TestInheritedIgnore pins that a child ignores what crank was started to ignore (nohup), and that a
+// signal that is only caught here is not ignored there.
+func TestInheritedIgnore(t *testing.T) {
+	if os.Getenv("CRANK_TEST_IGNORE") != "" {
+		fmt.Print("child ", statusField(startShell(t, "cat /proc/self/status").output(t), "SigIgn"), "\n")
+		return
+	}
+	out := startShellWith(t, "trap '' HUP INT; exec "+self(t)+" -test.run=^TestInheritedIgnore$", func(s *Spec) {
+		s.Env = append(s.Env, "CRANK_TEST_IGNORE=1")
+	}).output(t)
+	if !strings.Contains(out, "child 0000000000000003\n") {
+		t.Errorf("got %q", out)
+	}
+}

@@ -9,6 +9,8 @@ import (
 	"os/signal"
 	"slices"
 	"syscall"
+
+	_ "github.com/crankctl/crank/pkg/origin" // holds what comes before Listen
 )
 
 // The last signal, SIGRTMAX, and the first that the Go runtime leaves to programs: 32 and 33 are
@@ -26,6 +28,9 @@ var own = map[syscall.Signal]bool{syscall.SIGCHLD: true, syscall.SIGPIPE: true, 
 // control are those that crank acts upon. They have a channel of their own, so that no flood of
 // others displaces a TERM or HUP.
 var control = []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP}
+
+// children are those about children, and PIPE, which is received to be thrown away.
+var children = []os.Signal{syscall.SIGCHLD, syscall.SIGPIPE}
 
 // others returns every signal that can be received besides.
 func others() []os.Signal {
@@ -48,7 +53,8 @@ type Inbox struct {
 	ended    chan struct{}
 }
 
-// Listen starts to receive. rewrite is applied at once; what it maps to 0 is dropped. The caller Closes it.
+// Listen starts to receive, beginning with what has come since the program's start. It is to be the
+// first use of os/signal. rewrite is applied at once; what it maps to 0 is dropped. The caller Closes it.
 func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
 	in := &Inbox{
 		signals: make(chan syscall.Signal), children: make(chan struct{}, 1),
@@ -57,12 +63,17 @@ func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
 	for i := range in.raw {
 		in.raw[i] = make(chan os.Signal, last)
 	}
+	// The first call of Notify begins to hand out what pkg/origin held: it has to be for all signals.
+	// What comes until the last call may be in two channels, so pump merges them before it begins.
+	boot := make(chan os.Signal, 2*last)
+	signal.Notify(boot, slices.Concat(children, control, others())...)
 	// PIPE is received and thrown away: unlike an ignored one it is not ignored in the app too, and
 	// unlike a default one it does not end crank when stdout is closed.
-	signal.Notify(in.raw[0], syscall.SIGCHLD, syscall.SIGPIPE)
+	signal.Notify(in.raw[0], children...)
 	signal.Notify(in.raw[1], control...)
 	signal.Notify(in.raw[2], others()...)
-	go in.pump(rewrite)
+	signal.Stop(boot)
+	go in.pump(rewrite, boot)
 	return in
 }
 
@@ -90,39 +101,77 @@ func (in *Inbox) Close() {
 	<-in.ended
 }
 
-// pump takes signals as fast as they come and hands them out as fast as they are taken.
-func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal) {
-	defer close(in.ended)
-	var queue []syscall.Signal // each at most once
-	var pending [last + 1]bool
-	push := func(sig syscall.Signal) {
-		if out, ok := rewrite[sig]; ok {
-			sig = out
-		}
-		if sig != 0 && !pending[sig] {
-			pending[sig] = true
-			queue = append(queue, sig)
-		}
+// queue holds each signal at most once, in the order in which they came.
+type queue struct {
+	rewrite map[syscall.Signal]syscall.Signal
+	pending [last + 1]bool
+	order   []syscall.Signal
+}
+
+func (q *queue) push(s os.Signal) {
+	sig := s.(syscall.Signal)
+	if out, ok := q.rewrite[sig]; ok {
+		sig = out
 	}
+	if sig != 0 && !q.pending[sig] {
+		q.pending[sig] = true
+		q.order = append(q.order, sig)
+	}
+}
+
+func (q *queue) pop() {
+	q.pending[q.order[0]] = false
+	q.order = q.order[1:]
+}
+
+// pump takes signals as fast as they come and hands them out as fast as they are taken.
+func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal, boot chan os.Signal) {
+	defer close(in.ended)
+	q := &queue{rewrite: rewrite}
+	in.merge(q, boot)
 	for {
 		var out chan syscall.Signal
 		var next syscall.Signal
-		if len(queue) > 0 {
-			out, next = in.signals, queue[0]
+		if len(q.order) > 0 {
+			out, next = in.signals, q.order[0]
 		}
 		select {
 		case sig := <-in.raw[0]:
-			if sig == syscall.SIGCHLD {
-				in.Wake()
-			}
+			in.onChild(sig)
 		case sig := <-in.raw[1]:
-			push(sig.(syscall.Signal))
+			q.push(sig)
 		case sig := <-in.raw[2]:
-			push(sig.(syscall.Signal))
+			q.push(sig)
 		case out <- next:
-			queue, pending[next] = queue[1:], false
+			q.pop()
 		case <-in.quit:
 			return
 		}
+	}
+}
+
+// merge takes what came during Listen, each signal once.
+func (in *Inbox) merge(q *queue, boot chan os.Signal) {
+	for {
+		select {
+		case sig := <-boot:
+			if slices.Contains(children, sig) {
+				in.onChild(sig)
+			} else {
+				q.push(sig)
+			}
+		case sig := <-in.raw[1]:
+			q.push(sig)
+		case sig := <-in.raw[2]:
+			q.push(sig)
+		default:
+			return
+		}
+	}
+}
+
+func (in *Inbox) onChild(sig os.Signal) {
+	if sig == syscall.SIGCHLD {
+		in.Wake()
 	}
 }

@@ -91,3 +91,41 @@ func TestChildren(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestBeforeListen: a signal that came before anybody asked for it is held, and delivered once. The
+// child is this test binary, which a signal meets long before its main.
+func TestBeforeListen(t *testing.T) {
+	if os.Getenv("CRANK_TEST_EARLY") != "" {
+		// Nobody has listened so far; the default action of these would have ended this process.
+		for _, sig := range []syscall.Signal{syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGTERM, syscall.SIGUSR1} {
+			if err := syscall.Kill(os.Getpid(), sig); err != nil {
+				t.Fatal(err)
+			}
+		}
+		in := Listen(nil)
+		defer in.Close()
+		got := map[syscall.Signal]int{}
+		for range 3 {
+			got[next(t, in)]++
+		}
+		select {
+		case sig := <-in.Signals():
+			t.Errorf("%v came twice", sig)
+		case <-time.After(50 * time.Millisecond):
+		}
+		if len(got) != 3 {
+			t.Errorf("got %v", got)
+		}
+		return
+	}
+	p, err := os.StartProcess("/proc/self/exe", []string{"x", "-test.run=^TestBeforeListen$"}, &os.ProcAttr{
+		Files: []*os.File{nil, os.Stderr, os.Stderr}, Env: append(os.Environ(), "CRANK_TEST_EARLY=1"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	state, err := p.Wait()
+	if err != nil || !state.Success() {
+		t.Errorf("%v %v", state, err)
+	}
+}
