@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
+	"github.com/crankctl/crank/pkg/parent"
 	"github.com/crankctl/crank/pkg/saved"
 	"github.com/crankctl/crank/pkg/signals"
 	"github.com/crankctl/crank/pkg/sockets"
@@ -46,7 +48,13 @@ func run(args []string) int {
 	case cfg.Version:
 		fmt.Println("crank", version.String())
 		return 0
+	case cfg.Install != "":
+		if err := install(cfg.Install); err != nil {
+			return complain(err)
+		}
+		return 0
 	}
+	ignoreAppsRuntimeVariables()
 	c := &crank{cfg: cfg}
 	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
 	defer writer.Close(farewell)
@@ -54,6 +62,7 @@ func run(args []string) int {
 	code, err := c.run()
 	if err != nil {
 		writer.Flush(farewell)
+		writeTerminationLog(cfg.TerminationLog, cfg.Name, err.Error(), supervisor.Tail{})
 		return complain(err)
 	}
 	return code
@@ -87,6 +96,7 @@ type crank struct {
 	started  time.Time
 	sup      *supervisor.Supervisor
 	listener *server.Listener
+	parent   sync.WaitGroup // what tells the service manager
 }
 
 // run wires everything, from the bottom up, and runs the supervisor to its end.
@@ -104,6 +114,7 @@ func (c *crank) run() (code int, err error) {
 		return 0, err
 	}
 	defer c.sockets.Close()
+	defer c.parent.Wait()
 	if err := c.places(); err != nil {
 		return 0, err
 	}
@@ -200,6 +211,9 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 
 	first, options := c.first()
 	options.Launcher, options.Signals, options.Children, options.Log = launcher, in.Signals(), in.Children(), c.log
+	if linux.IsTerminal(0) {
+		options.HungUp = func() bool { return linux.HungUp(0) }
+	}
 	if c.conf != "" {
 		options.Saver = saver{store, c.cfg.Command, c.plainInit() && !c.hasSaved}
 	}
@@ -208,7 +222,23 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 		stop := c.serveControl()
 		defer stop()
 	}
-	return c.sup.Run(first), nil
+	if c.cfg.NotifyParent {
+		c.followParent()
+	}
+	code = c.sup.Run(first)
+	reason, tail := c.sup.Ending()
+	writeTerminationLog(c.cfg.TerminationLog, c.cfg.Name, reason, tail)
+	return code, nil
+}
+
+// followParent tells the service manager above. One that is not there is no reason not to start.
+func (c *crank) followParent() {
+	n, err := parent.Open(os.Getenv("NOTIFY_SOCKET"), linux.MonotonicUsec)
+	if err != nil {
+		c.log.Error(err, "the service manager is not told (-notify-parent)")
+		return
+	}
+	c.parent.Go(func() { n.Follow(c.sup) })
 }
 
 // serveControl answers crankctl until stop is called.

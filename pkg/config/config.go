@@ -198,6 +198,9 @@ func (c *Config) check() error {
 				s.called(source), s.Later, orUse(s.Now))
 		}
 	}
+	if len(c.Command) > 0 && c.Command[0] == "" {
+		return errors.New("the command is empty: its first word says what to execute (is a variable not set?)")
+	}
 	if c.StdinSocket && len(c.Bind) == 0 {
 		return errors.New("-stdin-socket (CRANK_STDIN_SOCKET) needs a -bind: there is no socket to pass as descriptor 0")
 	}
@@ -215,6 +218,9 @@ func (c *Config) derive() {
 	}
 	if c.HUP == "" {
 		c.HUP = hup
+	}
+	if c.Explicit["notify-parent"] == Default {
+		c.NotifyParent = os.Getenv("NOTIFY_SOCKET") != "" && os.Getpid() != 1
 	}
 }
 

@@ -42,7 +42,7 @@ func TestDefaults(t *testing.T) {
 		ReadyInterval: Seconds(time.Second), ReadyTimeout: Seconds(time.Second),
 		MaxExtend: Seconds(10 * time.Minute), Watchdog: "report", MemoryCheck: "warn",
 		StopTimeout: Seconds(30 * time.Second), MaxDraining: 8, HUP: "forward", Restart: "never",
-		Name: "app", HTTP: "off", TerminationLog: "off", Output: "auto", LogFormat: "auto",
+		Name: "app", HTTP: "off", Output: "auto", LogFormat: "auto",
 		Explicit: map[string]Source{},
 	}
 	if diff := cmp.Diff(want, load(t, nil)); diff != "" {
@@ -58,7 +58,7 @@ var everySetting = []struct {
 	{"bind", ":8080", func(c Config) (any, any) { return c.Bind, Binds{":8080"} }},
 	{"stdin-socket", "true", func(c Config) (any, any) { return c.StdinSocket, Switch(true) }},
 	{"listen-pid", "false", func(c Config) (any, any) { return c.ListenPID, Switch(false) }},
-	{"profile", "none", func(c Config) (any, any) { return c.Profile, "none" }},
+	{"profile", "systemd", func(c Config) (any, any) { return c.Profile, "systemd" }},
 	{"start", "10", func(c Config) (any, any) { return c.StartTimeout, Seconds(10 * time.Second) }},
 	{"settle", "0", func(c Config) (any, any) { return c.Settle, Seconds(0) }},
 	{"ready", "notify", func(c Config) (any, any) { return c.Ready, "notify" }},
@@ -77,6 +77,8 @@ var everySetting = []struct {
 	{"conf", "off", func(c Config) (any, any) { return c.Conf, "off" }},
 	{"ctl", "tcp://127.0.0.1:9000", func(c Config) (any, any) { return c.Ctl, "tcp://127.0.0.1:9000" }},
 	{"ctl-readonly", "1", func(c Config) (any, any) { return c.CtlReadonly, Switch(true) }},
+	{"notify-parent", "true", func(c Config) (any, any) { return c.NotifyParent, Switch(true) }},
+	{"termination-log", "/x", func(c Config) (any, any) { return c.TerminationLog, "/x" }},
 	{"no-new-privs", "true", func(c Config) (any, any) { return c.NoNewPrivs, Switch(true) }},
 	{"output", "tag", func(c Config) (any, any) { return c.Output, "tag" }},
 	{"log-format", "json", func(c Config) (any, any) { return c.LogFormat, "json" }},
@@ -419,11 +421,8 @@ func TestLater(t *testing.T) {
 		{"ready-timeout", []string{"1s"}, []string{"2s"}},
 		{"watchdog", []string{"report"}, []string{"swap", "exit"}},
 		{"check", []string{""}, []string{"true secret"}},
-		{"profile", []string{"systemd", "none"}, []string{"nginx", "help"}},
-		{"termination-log", []string{"off"}, []string{"/dev/termination-log"}},
+		{"profile", []string{"systemd"}, []string{"none", "nginx", "help"}},
 		{"redact", []string{""}, []string{"secret.*"}},
-		{"notify-parent", []string{"false", "0"}, []string{"true"}},
-		{"install", nil, []string{"/x"}},
 		{"memory-check", []string{"warn", "off"}, []string{"refuse"}},
 	} {
 		s := setting(t, test.flag)
@@ -508,5 +507,19 @@ func TestDistance(t *testing.T) {
 		if got := distance(test.a, test.b, 5); got != test.want {
 			t.Errorf("distance(%q, %q) = %d, want %d", test.a, test.b, got, test.want)
 		}
+	}
+}
+
+// TestNotifyParent: somebody above who wants to know is told, unless crank is PID 1 or was asked not to.
+func TestNotifyParent(t *testing.T) {
+	if c := load(t, nil); c.NotifyParent {
+		t.Error("without NOTIFY_SOCKET")
+	}
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	if c := load(t, nil); !c.NotifyParent {
+		t.Error("not told, although NOTIFY_SOCKET is set")
+	}
+	if c := load(t, nil, "-notify-parent=false"); c.NotifyParent {
+		t.Error("told, although that is off")
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/proc"
@@ -87,12 +88,13 @@ func (l *Launcher) Close(grace time.Duration) {
 
 // child is one generation's process and what crank holds for it.
 type child struct {
-	l          *Launcher
-	generation int
-	process    *proc.Process
-	receiver   *notify.Receiver
-	streams    *output.Streams
-	oomRaised  bool
+	l           *Launcher
+	generation  int
+	process     *proc.Process
+	receiver    *notify.Receiver
+	streams     *output.Streams
+	oomRaised   bool
+	hasTerminal bool
 }
 
 // Launch implements supervisor.Launcher.
@@ -154,6 +156,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	}
 	if l.cfg.Terminal && ch.generation == 1 {
 		spec.Terminal = 1 + stdin
+		ch.hasTerminal = true
 	}
 	// The kernel's first choice is the newcomer, as long as there is somebody to protect from it.
 	// A program with more rights than crank cannot be given its old score back, but then it keeps
@@ -253,8 +256,18 @@ func (l *Launcher) mainOf(pid int) *child {
 // PID implements supervisor.Child.
 func (ch *child) PID() int { return ch.process.PID() }
 
-// Gone implements supervisor.Child.
-func (ch *child) Gone() { ch.process.Gone() }
+// Gone implements supervisor.Child. The terminal's foreground comes back to crank with the end of
+// the generation that had it, so that Ctrl-C goes on to mean something.
+func (ch *child) Gone() {
+	ch.process.Gone()
+	if !ch.hasTerminal {
+		return
+	}
+	ch.hasTerminal = false
+	if err := linux.TakeTerminal(stdin); err != nil {
+		ch.l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
+	}
+}
 
 // Signal implements supervisor.Child.
 func (ch *child) Signal(sig syscall.Signal, group bool) error {

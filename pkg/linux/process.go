@@ -92,7 +92,7 @@ func atoi(s string) int {
 	return n
 }
 
-// ClosePair closes both ends; it is for error paths.
+// Close closes descriptors; -1 stands for none.
 func Close(fds ...int) {
 	for _, fd := range fds {
 		if fd >= 0 {
@@ -117,14 +117,15 @@ func Read(fd int, p []byte) (n int, err error) {
 	return n, os.NewSyscallError("read", err)
 }
 
-// IsTerminal reports whether fd is a terminal.
-func IsTerminal(fd int) bool {
-	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
-	return err == nil
-}
-
 // StatusFlags returns the flags of an open file description (F_GETFL), O_NONBLOCK among them.
 func StatusFlags(fd int) (int, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	return flags, os.NewSyscallError("fcntl", err)
+}
+
+// MonotonicUsec returns CLOCK_MONOTONIC in microseconds, the clock of sd_notify(3)'s MONOTONIC_USEC.
+func MonotonicUsec() int64 {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail: the clock exists and ts is valid
+	return ts.Nano() / 1000
 }

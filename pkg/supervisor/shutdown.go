@@ -10,6 +10,7 @@ import (
 // shutdown is crank on its way out.
 type shutdown struct {
 	signal     syscall.Signal // what crank was stopped with; 0: its app is gone
+	cause      string         // the same in words
 	interrupts int            // how many INT there were
 	delayUntil time.Time      // the end of -drain-delay; zero: over
 	limit      time.Duration  // the largest -stop
@@ -24,7 +25,7 @@ func (s *Supervisor) beginShutdown(signal syscall.Signal, cause string) {
 	if s.shutdown != nil {
 		return
 	}
-	sd := &shutdown{signal: signal}
+	sd := &shutdown{signal: signal, cause: cause}
 	s.shutdown = sd
 	for _, g := range s.generations() {
 		sd.limit = max(sd.limit, s.stopLimit(g))
@@ -132,16 +133,41 @@ func (s *Supervisor) over() bool {
 	return s.shutdown != nil && s.shutdown.left && s.reporting == 0
 }
 
-// exitCode is crank's: that of the newest generation that was ever current, else of the newest.
-func (s *Supervisor) exitCode() int {
-	g := s.lastCurrent
-	if g == nil {
-		g = s.newest
+// decisive returns the generation that crank's exit code is of: the newest one that was ever current,
+// else the newest of all; nil where there was none.
+func (s *Supervisor) decisive() *generation {
+	if s.lastCurrent != nil {
+		return s.lastCurrent
 	}
+	return s.newest
+}
+
+func (s *Supervisor) exitCode() int {
+	g := s.decisive()
 	if g == nil {
 		return 0
 	}
 	return s.codeOf(g)
+}
+
+// Ending says in a line why Run has returned, and what the app wrote last to stderr. It is for whoever
+// called Run, afterwards.
+func (s *Supervisor) Ending() (reason string, tail Tail) {
+	g := s.decisive()
+	if g == nil {
+		return s.shutdown.cause + ": nothing was running", Tail{}
+	}
+	reason = fmt.Sprintf("generation %d (pid %d)", g.n, g.pid)
+	if g.exit != nil {
+		reason += " " + g.exit.String()
+	}
+	if g.exit == nil || s.shutdown.cause != g.exit.String() {
+		reason = s.shutdown.cause + ": " + reason
+	}
+	if g.child != nil {
+		tail = g.child.Tail()
+	}
+	return reason, tail
 }
 
 // codeOf returns the exit code that crank has on account of g.

@@ -338,7 +338,7 @@ func (s *Supervisor) failed(g *generation, reason, cause string) {
 		s.fallBack(cause)
 	case g.trigger == TriggerStart:
 		s.log.Info("the first start failed: crank ends", "cause", cause)
-		s.beginShutdown(0, "the first start failed")
+		s.beginShutdown(0, "the first start failed, "+cause)
 	}
 }
 

@@ -26,7 +26,7 @@ var homes = map[string]string{
 // allowed are the project's own packages that each package may import. What is not here may import
 // none of them.
 var allowed = map[string][]string{
-	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/notify", "pkg/output",
+	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/notify", "pkg/output", "pkg/parent",
 		"pkg/saved", "pkg/signals", "pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"cmd/crankctl":                  {"pkg/control", "pkg/rundir", "pkg/signame", "pkg/version"},
 	"pkg/config":                    {"pkg/rundir", "pkg/signame"},
@@ -35,14 +35,16 @@ var allowed = map[string][]string{
 	"pkg/launch":                    {"pkg/linux", "pkg/notify", "pkg/output", "pkg/proc", "pkg/sockets", "pkg/supervisor"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
+	"pkg/parent":                    {"pkg/supervisor"},
 	"pkg/proc":                      {"pkg/linux", "pkg/origin", "pkg/signame"},
+	"pkg/signals":                   {"pkg/origin"},
 	"pkg/saved":                     {"pkg/supervisor"},
 	"pkg/sockets":                   {"pkg/linux"},
 	"pkg/supervisor":                {"pkg/notify", "pkg/proc", "pkg/signame"},
 }
 
 // standardOnly import the standard library and nothing else.
-var standardOnly = []string{"pkg/child", "pkg/control", "pkg/origin", "pkg/rundir", "pkg/signame", "pkg/signals", "pkg/version"}
+var standardOnly = []string{"pkg/child", "pkg/control", "pkg/origin", "pkg/rundir", "pkg/signame", "pkg/version"}
 
 type goPackage struct {
 	ImportPath string

@@ -1,0 +1,39 @@
+package linux
+
+import (
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsTerminal reports whether fd is a terminal.
+func IsTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
+}
+
+// HungUp reports whether fd, which was a terminal, is one no more: every use of a terminal that was
+// hung up fails with EIO (tty_ioctl(4), TIOCVHANGUP).
+func HungUp(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == unix.EIO
+}
+
+// TakeTerminal makes this process's group the foreground group of its controlling terminal. A group
+// in the background gets SIGTTOU for that, which is blocked meanwhile on a thread of its own: a
+// handler would make the kernel restart the call for ever.
+func TakeTerminal(fd int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var block, old unix.Sigset_t
+	block.Val[0] = 1 << (unix.SIGTTOU - 1)
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old); err != nil {
+		return os.NewSyscallError("rt_sigprocmask", err)
+	}
+	err := unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
+	if restoreErr := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); err == nil {
+		err = restoreErr
+	}
+	return os.NewSyscallError("ioctl TIOCSPGRP", err)
+}
