@@ -39,7 +39,7 @@ func writeTerminationLog(path, name, reason string, tail supervisor.Tail) {
 func terminationMessage(name, reason string, tail supervisor.Tail) string {
 	message := strings.ToValidUTF8(name+": "+reason, "?") + "\n"
 	if len(message) > terminationLimit {
-		return message[:terminationLimit-1] + "\n"
+		return strings.ToValidUTF8(message[:terminationLimit-1], "") + "\n"
 	}
 	lines := strings.Join(tail.Lines, "\n")
 	if lines == "" {

@@ -47,7 +47,7 @@ func Bind(addresses []Address, log logr.Logger) (*Set, error) {
 		return nil, errors.Join(err, set.Close())
 	}
 	for _, s := range set.sockets {
-		log.Info("socket bound", "name", s.Name(), "address", s.address.String(), "bound", s.Bound())
+		log.Info("socket bound", "socket", s.Name(), "address", s.address.String(), "bound", s.Bound())
 	}
 	return set, nil
 }

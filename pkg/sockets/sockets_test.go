@@ -577,7 +577,7 @@ func TestBindLogsWhatWasBound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer set.Close()
-	want := fmt.Sprintf(`"name"="web" "address"="web=tcp://:0" "bound"="tcp://[::]:%s"`, port(t, set.Sockets()[0]))
+	want := fmt.Sprintf(`"socket"="web" "address"="web=tcp://:0" "bound"="tcp://[::]:%s"`, port(t, set.Sockets()[0]))
 	if got := strings.Join(lines, "\n"); !strings.Contains(got, want) {
 		t.Errorf("the log has\n%s\nwant %s", got, want)
 	}

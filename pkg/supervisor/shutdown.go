@@ -3,6 +3,7 @@ package supervisor
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -157,12 +158,9 @@ func (s *Supervisor) Ending() (reason string, tail Tail) {
 	if g == nil {
 		return s.shutdown.cause + ": nothing was running", Tail{}
 	}
-	reason = fmt.Sprintf("generation %d (pid %d)", g.n, g.pid)
-	if g.exit != nil {
-		reason += " " + g.exit.String()
-	}
-	if g.exit == nil || s.shutdown.cause != g.exit.String() {
-		reason = s.shutdown.cause + ": " + reason
+	reason = fmt.Sprintf("%s (generation %d, pid %d)", s.shutdown.cause, g.n, g.pid)
+	if g.exit != nil && !strings.Contains(s.shutdown.cause, g.exit.String()) {
+		reason = fmt.Sprintf("%s: generation %d (pid %d) %v", s.shutdown.cause, g.n, g.pid, g.exit)
 	}
 	if g.child != nil {
 		tail = g.child.Tail()

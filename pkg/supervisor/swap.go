@@ -337,7 +337,6 @@ func (s *Supervisor) failed(g *generation, reason, cause string) {
 	case g.trigger == TriggerStart && s.fallback != nil:
 		s.fallBack(cause)
 	case g.trigger == TriggerStart:
-		s.log.Info("the first start failed: crank ends", "cause", cause)
 		s.beginShutdown(0, "the first start failed, "+cause)
 	}
 }

@@ -161,7 +161,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serve(x *exchange) (verb string, err error) {
 	if err := x.identify(); err != nil {
-		s.Log.Info("control request denied", "uid", x.asker.UID, "pid", x.asker.PID, "name", x.asker.Name, "path", x.URL.Path)
+		s.Log.Info("control request denied", "uid", x.asker.UID, "pid", x.asker.PID, "asker", x.asker.Name, "path", x.URL.Path)
 		return "", err
 	}
 	i := slices.IndexFunc(routes, func(r route) bool { return r.path == x.URL.Path })
