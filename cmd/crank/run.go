@@ -54,7 +54,7 @@ func run(args []string) int {
 		}
 		return 0
 	}
-	ignoreAppsRuntimeVariables()
+	steerRuntime()
 	c := &crank{cfg: cfg}
 	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
 	defer writer.Close(farewell)
