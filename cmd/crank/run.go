@@ -105,8 +105,9 @@ func (c *crank) run() (code int, err error) {
 	if err := linux.CloseOnExecFrom(3); err != nil {
 		return 0, fmt.Errorf("cannot keep inherited descriptors out of the app: %w", err)
 	}
+	// Never closed: a signal that comes while crank ends must not end it with its default action,
+	// since the exit code is the app's.
 	in := signals.Listen(c.cfg.Rewrite)
-	defer in.Close()
 	for _, w := range c.cfg.Warnings {
 		c.log.Info(w)
 	}

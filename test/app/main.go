@@ -41,6 +41,7 @@ type options struct {
 	orphansSetsid                    bool
 	orphanLife                       time.Duration
 	printEnv, printFDs, printSignals bool
+	printAccepted                    bool
 	stderr                           string
 	orphan                           bool
 }
@@ -73,6 +74,7 @@ func (o *options) flags() *flag.FlagSet {
 	fs.BoolVar(&o.printEnv, "print-env", false, "print the environment")
 	fs.BoolVar(&o.printFDs, "print-fds", false, "print the descriptors that were inherited")
 	fs.BoolVar(&o.printSignals, "print-signals", false, "print every signal that comes, and do nothing else about it unless it asks to end")
+	fs.BoolVar(&o.printAccepted, "print-accepted", false, "with -exit-when-settling: at the end accept no more, and write on stderr how many connections were accepted")
 	fs.StringVar(&o.stderr, "stderr", "", "write this `text` and a newline to stderr")
 	fs.BoolVar(&o.orphan, "orphan", false, "internal: be one of -orphans")
 	return fs
@@ -127,7 +129,7 @@ func (o options) run() error {
 	}
 	o.dieLater()
 	if !o.exitSettling {
-		o.exitLater() // before anything is said, where that is now
+		o.exitLater(nil) // before anything is said, where that is now
 	}
 
 	s, err := o.server()
@@ -139,7 +141,7 @@ func (o options) run() error {
 	}
 	if o.becomeReady(ctx) {
 		if o.exitSettling {
-			o.exitLater()
+			o.exitLater(s)
 		}
 		s.start(ctx)
 	}
@@ -217,10 +219,17 @@ func (o options) say(text string) {
 	}
 }
 
-func (o options) exitLater() {
-	if o.exit >= 0 {
-		after(o.exitAfter, func() { os.Exit(o.exit) })
+// exitLater exits when the time has come; s may be nil.
+func (o options) exitLater(s *server) {
+	if o.exit < 0 {
+		return
 	}
+	after(o.exitAfter, func() {
+		if o.printAccepted && s != nil {
+			fmt.Fprintln(os.Stderr, "accepted", s.acceptNoMore())
+		}
+		os.Exit(o.exit)
+	})
 }
 
 // after calls end after d, or before it returns where d is 0.

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/crankctl/crank/pkg/child"
@@ -19,6 +20,7 @@ type server struct {
 	options
 	listeners []net.Listener
 	packets   []net.PacketConn
+	accepted  count
 	once      sync.Once
 	result    chan error // nil until started
 }
@@ -44,10 +46,44 @@ func (o options) server() (*server, error) {
 	if len(s.listeners)+len(s.packets) == 0 {
 		return nil, errors.New("nothing to serve on: run it under crank with -bind, or give -listen or -serve none")
 	}
-	for _, ln := range s.listeners {
+	for i, ln := range s.listeners {
 		fmt.Println("serving", ln.Addr())
+		s.listeners[i] = counted{ln, &s.accepted}
 	}
 	return s, nil
+}
+
+// count is the number of connections that were accepted. Whoever accepts holds the lock for reading
+// all the time: with the listeners closed, whoever has it for writing finds every one counted.
+type count struct {
+	mu sync.RWMutex
+	n  atomic.Int64
+}
+
+// counted counts in count.
+type counted struct {
+	net.Listener
+	count *count
+}
+
+func (c counted) Accept() (net.Conn, error) {
+	c.count.mu.RLock()
+	defer c.count.mu.RUnlock()
+	conn, err := c.Listener.Accept()
+	if err == nil {
+		c.count.n.Add(1)
+	}
+	return conn, err
+}
+
+// acceptNoMore closes the listeners and returns how many connections were ever accepted.
+func (s *server) acceptNoMore() int64 {
+	for _, ln := range s.listeners {
+		ln.Close()
+	}
+	s.accepted.mu.Lock()
+	defer s.accepted.mu.Unlock()
+	return s.accepted.n.Load()
 }
 
 // start serves until ctx ends, and drains then. It may be called twice.

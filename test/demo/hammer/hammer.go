@@ -14,7 +14,9 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -33,9 +35,46 @@ type Report struct {
 	Lost        int // refused, reset, cut short, too late, or not 200
 	Connections int
 	Longest     time.Duration  // for one request, with the dial
+	P50, P99    time.Duration  // of all requests, at most an eighth too long
+	Kinds       map[Kind]int   // of what was lost
 	Bodies      map[string]int // how often each body was the answer
 	Errors      []string       // of the first few that were lost
 }
+
+// Kind is a way to lose a request.
+type Kind string
+
+const (
+	Refused Kind = "refused" // nobody listens
+	Reset   Kind = "reset"   // or the pipe is broken
+	EOF     Kind = "EOF"     // closed before the whole answer
+	Timeout Kind = "timeout"
+	Status  Kind = "status" // an answer, but not 200
+	Other   Kind = "other"
+)
+
+// kindOf says in which way err lost a request.
+func kindOf(err error) Kind {
+	var status statusError
+	switch {
+	case errors.As(err, &status):
+		return Status
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return Refused
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return Reset
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return EOF
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return Timeout
+	}
+	return Other
+}
+
+// statusError is the status of an answer that is not 200.
+type statusError string
+
+func (e statusError) Error() string { return string(e) }
 
 // maxErrors is how many errors a Report keeps.
 const maxErrors = 10
@@ -46,8 +85,9 @@ type Run struct {
 	cancel  context.CancelFunc
 	clients sync.WaitGroup
 
-	mu     sync.Mutex
-	report Report
+	mu        sync.Mutex
+	report    Report
+	latencies latencies
 }
 
 // Start starts the clients. Stop ends them.
@@ -56,7 +96,7 @@ func Start(load Load) *Run {
 		load.Timeout = 10 * time.Second
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Run{load: load, cancel: cancel, report: Report{Bodies: map[string]int{}}}
+	r := &Run{load: load, cancel: cancel, report: Report{Kinds: map[Kind]int{}, Bodies: map[string]int{}}}
 	for i := range load.KeepAlive + load.Short {
 		r.clients.Go(func() { r.client(ctx, i < load.KeepAlive) })
 	}
@@ -75,7 +115,8 @@ func (r *Run) Report() Report {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	report := r.report
-	report.Bodies = maps.Clone(report.Bodies)
+	report.Kinds, report.Bodies = maps.Clone(report.Kinds), maps.Clone(report.Bodies)
+	report.P50, report.P99 = r.latencies.quantile(0.5), r.latencies.quantile(0.99)
 	return report
 }
 
@@ -98,6 +139,7 @@ func (r *Run) count(fresh bool, took time.Duration, body string, err error) {
 	defer r.mu.Unlock()
 	r.report.Requests++
 	r.report.Longest = max(r.report.Longest, took)
+	r.latencies.add(took)
 	if fresh {
 		r.report.Connections++
 	}
@@ -106,6 +148,7 @@ func (r *Run) count(fresh bool, took time.Duration, body string, err error) {
 		return
 	}
 	r.report.Lost++
+	r.report.Kinds[kindOf(err)]++
 	if len(r.report.Errors) < maxErrors {
 		r.report.Errors = append(r.report.Errors, err.Error())
 	}
@@ -158,7 +201,7 @@ func (c *connection) exchange(keepAlive bool) (body string, closed bool, err err
 	defer resp.Body.Close()
 	content, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = errors.New(resp.Status)
+		err = statusError(resp.Status)
 	}
 	return string(content), resp.Close, err
 }
