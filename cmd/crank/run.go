@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"runtime"
@@ -114,7 +115,7 @@ func (c *crank) run() (code int, err error) {
 	if err := c.bind(); err != nil {
 		return 0, err
 	}
-	defer c.sockets.Close()
+	defer func() { c.warn(c.sockets.Close()) }()
 	defer c.parent.Wait()
 	if err := c.places(); err != nil {
 		return 0, err
@@ -126,7 +127,7 @@ func (c *crank) run() (code int, err error) {
 		return 0, err
 	}
 	if c.listener != nil {
-		defer c.listener.Close()
+		defer func() { c.warn(c.listener.Close()) }()
 	}
 	if os.Getpid() != 1 {
 		if err := linux.SetSubreaper(); err != nil {
@@ -136,6 +137,13 @@ func (c *crank) run() (code int, err error) {
 		}
 	}
 	return c.supervise(in)
+}
+
+// warn logs what could not be cleaned up at the end.
+func (c *crank) warn(err error) {
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		c.log.Error(err, "not all could be cleaned up")
+	}
 }
 
 // bind makes the sockets.
@@ -208,7 +216,7 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	}
 	defer launcher.Close(farewell)
 	store := saved.New(c.conf, c.log)
-	defer store.Close(farewell)
+	defer func() { c.warn(store.Close(farewell)) }()
 
 	first, options := c.first()
 	options.Launcher, options.Signals, options.Children, options.Log = launcher, in.Signals(), in.Children(), c.log

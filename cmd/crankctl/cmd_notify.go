@@ -65,7 +65,7 @@ func notify(ctx context.Context, path, message string, barrier bool) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		deadline = time.Now().Add(barrierTimeout)

@@ -37,7 +37,7 @@ func help(w io.Writer) {
 	for _, c := range commands {
 		rows = append(rows, []string{"  " + strings.Join(append([]string{c.name}, c.aliases...), ", "), c.summary})
 	}
-	table(w, append(rows, []string{"  help", "show this, or help VERB: a verb, with examples"}))
+	_ = table(w, append(rows, []string{"  help", "show this, or help VERB: a verb, with examples"}))
 	fmt.Fprint(w, "\nflags, before or after the verb:\n\n")
 	printFlags(w, globalFlags())
 	fmt.Fprint(w, "\nWithout -ctl, -name and -prefix it is the one crank whose socket is in the runtime directory.\n\nexit codes:\n\n")
@@ -88,7 +88,7 @@ func printFlags(w io.Writer, flags []*flag.Flag) {
 		}
 		rows = append(rows, []string{strings.TrimRight("  -"+f.Name+" "+name, " "), usage})
 	}
-	table(w, rows)
+	_ = table(w, rows)
 }
 
 func capital(text string) string { return strings.ToUpper(text[:1]) + text[1:] }

@@ -130,15 +130,16 @@ func (d *drain) finish(srv *http.Server, timeout time.Duration) error {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	for {
-		all, active := d.count()
-		if all == 0 {
+		if all, _ := d.count(); all == 0 {
 			return srv.Shutdown(context.Background())
 		}
 		select {
 		case <-d.changed:
 		case <-deadline.C:
-			all, active = d.count()
-			srv.Close()
+			_, active := d.count()
+			if err := srv.Close(); err != nil {
+				return err
+			}
 			if active > 0 {
 				return fmt.Errorf("cannot finish %d requests in %v: they were cut short", active, timeout)
 			}

@@ -17,8 +17,8 @@ func ResolvePrefix(asked string) (dir, warn string, err error) {
 	return resolvePrefix(asked, rundir.Make)
 }
 
-func resolvePrefix(asked string, make func(string) (string, error)) (dir, warn string, err error) {
-	dir, err = make(asked)
+func resolvePrefix(asked string, prepare func(string) (string, error)) (dir, warn string, err error) {
+	dir, err = prepare(asked)
 	switch {
 	case err == nil:
 		return dir, "", nil

@@ -252,7 +252,7 @@ func regularExpression(value string) error {
 }
 
 func readiness(value string) error {
-	wanted := errors.New("want none, notify, a duration, exec:COMMAND, http://... or tcp://...")
+	wanted := errors.New("want none, notify, a duration, exec:COMMAND, http://ADDRESS or tcp://ADDRESS")
 	for _, scheme := range []string{"exec:", "http://", "tcp://"} {
 		if rest, ok := strings.CutPrefix(value, scheme); ok {
 			if strings.TrimSpace(rest) == "" {

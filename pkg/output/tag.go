@@ -114,7 +114,7 @@ func (t *tagger) put(text, more []byte) {
 
 func (t *tagger) send() {
 	if len(t.batch) > 0 {
-		t.to.Write(t.batch)
+		_, _ = t.to.Write(t.batch) // what cannot be written is dropped and counted
 		t.batch = t.batch[:0]
 	}
 }

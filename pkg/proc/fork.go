@@ -1,7 +1,9 @@
 package proc
 
 import (
+	"cmp"
 	"fmt"
+	"io"
 	"runtime"
 	"strings"
 	"syscall"
@@ -150,7 +152,8 @@ func fork(spec Spec) (pid, pidfd int, err error) {
 	linux.Close(pidfd)
 	discard(pid)
 	if n != len(buf) {
-		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: fmt.Errorf("no report from the child (%d bytes, %v)", n, err)}
+		err = cmp.Or(err, io.ErrUnexpectedEOF)
+		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: fmt.Errorf("no report from the child (%d bytes): %w", n, err)}
 	}
 	path := spec.Path
 	if rep.step == stepDir {

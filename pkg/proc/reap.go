@@ -46,7 +46,7 @@ func Reap(each func(Exit)) (none bool, err error) {
 // exitOf reads a status. wait4 is called without WUNTRACED and WCONTINUED, so a status is always an end.
 func exitOf(pid int, status linux.WaitStatus) Exit {
 	if status.Signaled() {
-		return Exit{PID: pid, Code: -1, Signal: syscall.Signal(status.Signal())}
+		return Exit{PID: pid, Code: -1, Signal: status.Signal()}
 	}
 	return Exit{PID: pid, Code: status.ExitStatus()}
 }

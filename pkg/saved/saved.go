@@ -186,7 +186,7 @@ func parse(data []byte) (Record, error) {
 	if f.Version < 0 || f.Version > Version {
 		return Record{}, fmt.Errorf("%w: version %d, this crank knows up to %d", ErrCorrupt, f.Version, Version)
 	}
-	rec := Record{Base: f.Base, Command: f.entry.toCommand(f.Version)}
+	rec := Record{Base: f.Base, Command: f.toCommand(f.Version)}
 	if f.Previous != nil {
 		previous := f.Previous.toCommand(f.Version)
 		rec.Previous = &previous

@@ -63,7 +63,8 @@ func parse(text string) (syscall.Signal, bool) {
 }
 
 func parseRealTime(text string) (syscall.Signal, bool) {
-	base, sign, offset := rtMin, 1, ""
+	base, sign := rtMin, 1
+	var offset string
 	switch {
 	case text == "RTMIN":
 		return rtMin, true

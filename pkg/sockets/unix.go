@@ -93,7 +93,7 @@ func bindPath(fd int, path string) error {
 	release, err := linux.LockDirectory(filepath.Dir(path), lockTimeout)
 	switch {
 	case err == nil:
-		defer release()
+		defer func() { _ = release() }() // the descriptor is closed whatever it says
 	case errors.Is(err, syscall.EWOULDBLOCK):
 		return fmt.Errorf("%w: another process holds a lock on the directory of the path", err)
 	default: // no lock to be had, in a directory that cannot be read or on some network file systems
@@ -144,7 +144,7 @@ func checkStale(path string) error {
 			errors.Is(err, syscall.EPERM): // a datagram socket that is connected to somebody else
 			return errAlive
 		default:
-			return fmt.Errorf("cannot tell whether a live process serves the path (%v): remove it if none does", err)
+			return fmt.Errorf("cannot tell whether a live process serves the path (%w): remove it if none does", err)
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ func TestOwnBuild(t *testing.T) {
 	if got := String(); !strings.Contains(got, runtime.Version()) {
 		t.Errorf("%q does not name %s", got, runtime.Version())
 	}
-	if Get() != Get() {
+	if first, second := Get(), Get(); first != second {
 		t.Error("two answers differ")
 	}
 }

@@ -81,7 +81,7 @@ func (l *Listener) listenUnix(path string) error {
 	if err != nil {
 		return err
 	}
-	defer release()
+	defer func() { _ = release() }() // the descriptor is closed whatever it says
 	if err := removeStale(path); err != nil {
 		return err
 	}
