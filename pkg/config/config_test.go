@@ -265,6 +265,11 @@ func TestCommand(t *testing.T) {
 	}
 }
 
+func TestEmptyCommand(t *testing.T) {
+	_, err := Load([]string{"--", "", "-x"})
+	refused(t, err, "the command is empty")
+}
+
 func TestHelpAndVersion(t *testing.T) {
 	t.Setenv("CRANK_SETTLE", "nonsense") // must not keep anybody from the help
 	for _, arg := range []string{"-h", "-help", "--help"} {
