@@ -8,9 +8,6 @@ var cmdAbort = &command{
 	examples: []string{"crankctl abort"},
 	setup: func(*flag.FlagSet) action {
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			result, err := s.client.Abort(s.ctx)
 			if err != nil {
 				return err

@@ -15,9 +15,6 @@ var cmdEvents = &command{
 	setup: func(fs *flag.FlagSet) action {
 		follow := fs.Bool("f", false, "then go on with those to come")
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			var printErr error
 			err := s.client.Events(s.ctx, 0, *follow, func(e control.Event) {
 				printErr = firstError(printErr, s.printEvent(e))

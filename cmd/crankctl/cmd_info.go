@@ -14,9 +14,6 @@ var cmdInfo = &command{
 	examples: []string{"crankctl info", "crankctl info -o json"},
 	setup: func(*flag.FlagSet) action {
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			info, err := s.client.Info(s.ctx)
 			if err != nil {
 				return err

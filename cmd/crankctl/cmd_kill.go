@@ -25,9 +25,6 @@ current generation is the same to crank as its own death: with -restart never, c
 		})
 		fs.BoolVar(&r.Wait, "wait", false, "wait until those that got it are gone")
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			r.States, r.PID = selected.states(), selected.pid
 			if len(r.States) == 0 && r.PID == nil {
 				return usagef("kill needs a selector: -starting, -ready, -stopping or -pid")

@@ -16,9 +16,6 @@ var cmdPS = &command{
 	setup: func(fs *flag.FlagSet) action {
 		selected := declareSelectors(fs)
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			pid := 0
 			if selected.pid != nil {
 				pid = *selected.pid

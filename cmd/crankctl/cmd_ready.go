@@ -16,9 +16,6 @@ var cmdReady = &command{
 	examples: []string{"crankctl ready", "HEALTHCHECK CMD [\"crankctl\", \"ready\"]"},
 	setup: func(*flag.FlagSet) action {
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			ready, err := s.client.Ready(s.ctx)
 			if err != nil {
 				return err

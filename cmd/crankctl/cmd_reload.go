@@ -22,9 +22,6 @@ func swapAgain(ask func(*control.Client, context.Context, control.SwapRequest, f
 		var r control.SwapRequest
 		declareSwap(fs, &r, true)
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			p := s.watch()
 			result, err := ask(s.client, s.ctx, r, p.event)
 			return s.swapped(p, r.Wait, result, err)

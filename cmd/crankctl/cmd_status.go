@@ -15,9 +15,6 @@ var cmdStatus = &command{
 	examples: []string{"crankctl status", "crankctl status -o json"},
 	setup: func(*flag.FlagSet) action {
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			status, err := s.client.Status(s.ctx)
 			if err != nil {
 				return err

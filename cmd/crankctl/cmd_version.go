@@ -14,9 +14,6 @@ var cmdVersion = &command{
 	examples: []string{"crankctl version"},
 	setup: func(*flag.FlagSet) action {
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			if done, err := s.json(version.Get()); done {
 				return err
 			}

@@ -18,9 +18,6 @@ Limit it by -timeout, which exits 124.`,
 		idle := fs.Bool("idle", false, "until nothing is starting or leaving")
 		numberVar(fs, &generation, 1, "generation", "until generation `N` is current")
 		return func(s *session, args []string) error {
-			if err := noArgs(args); err != nil {
-				return err
-			}
 			what, n := "ready", 0
 			switch {
 			case *ready && *idle, (*ready || *idle) && generation != nil:

@@ -96,6 +96,9 @@ func (s *session) verb(c *command, args []string) error {
 	if err := fs.Parse(args); err != nil {
 		return s.flagError(fs, c, err)
 	}
+	if fs.NArg() > 0 && c.args == "" {
+		return usagef("unexpected argument %q: see crankctl help %s", fs.Arg(0), c.name)
+	}
 	if err := s.global.check(); err != nil {
 		return err
 	}
@@ -239,14 +242,6 @@ func (s *session) flagError(fs *flag.FlagSet, c *command, err error) error {
 		return usagef("%s: see crankctl help", message)
 	}
 	return usagef("%s: see crankctl help %s", message, c.name)
-}
-
-// noArgs is for verbs that take flags alone.
-func noArgs(args []string) error {
-	if len(args) > 0 {
-		return usagef("unexpected argument %q", args[0])
-	}
-	return nil
 }
 
 // didYouMean returns ", did you mean X?" for the closest of known, or nothing.

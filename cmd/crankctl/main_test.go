@@ -319,3 +319,17 @@ func TestDistance(t *testing.T) {
 		}
 	}
 }
+
+// TestUsageComesFirst: what is wrong with the words is said whether a crank runs or not.
+func TestUsageComesFirst(t *testing.T) {
+	for _, c := range commands {
+		if c.args != "" || c.local {
+			continue
+		}
+		var stdout, stderr strings.Builder
+		code := run([]string{"crankctl", "-ctl", "/no/such/socket", c.name, "extra"}, nil, &stdout, &stderr)
+		if code != exitUsage || !strings.Contains(stderr.String(), `unexpected argument "extra"`) {
+			t.Errorf("%s: exit code %d, %s", c.name, code, stderr.String())
+		}
+	}
+}
