@@ -17,9 +17,11 @@ import (
 	"github.com/crankctl/crank/pkg/config"
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server"
+	"github.com/crankctl/crank/pkg/health"
 	"github.com/crankctl/crank/pkg/launch"
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/logging"
+	"github.com/crankctl/crank/pkg/metrics"
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/parent"
@@ -59,7 +61,7 @@ func run(args []string) int {
 	c := &crank{cfg: cfg}
 	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
 	defer writer.Close(farewell)
-	c.log = log
+	c.log, c.dropped = log, writer.Dropped
 	code, err := c.run()
 	if err != nil {
 		writer.Flush(farewell)
@@ -97,7 +99,10 @@ type crank struct {
 	started  time.Time
 	sup      *supervisor.Supervisor
 	listener *server.Listener
-	parent   sync.WaitGroup // what tells the service manager
+	http     *health.Listener // nil: no -http
+	metrics  *metrics.Metrics // nil: no -http
+	dropped  func() int64     // how many lines the log has lost
+	parent   sync.WaitGroup   // what tells the service manager
 }
 
 // run wires everything, from the bottom up, and runs the supervisor to its end.
@@ -116,6 +121,12 @@ func (c *crank) run() (code int, err error) {
 		return 0, err
 	}
 	defer func() { c.warn(c.sockets.Close()) }()
+	if err := c.listenHTTP(); err != nil {
+		return 0, err
+	}
+	if c.http != nil {
+		defer func() { c.warn(c.http.Close()) }()
+	}
 	defer c.parent.Wait()
 	if err := c.places(); err != nil {
 		return 0, err
@@ -210,6 +221,7 @@ func (c *crank) quiet() int {
 
 // supervise runs the app until it is all over.
 func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
+	c.makeMetrics()
 	launcher, err := launch.New(c.launchConfig(), c.sockets, func(n int, m notify.Message) { c.sup.Notice(n, m) }, in.Wake)
 	if err != nil {
 		return 0, err
@@ -226,9 +238,16 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	if c.conf != "" {
 		options.Saver = saver{store, c.cfg.Command, c.plainInit() && !c.hasSaved}
 	}
+	if c.metrics != nil {
+		options.Observer = c.metrics
+	}
 	c.sup = supervisor.New(c.supervisorConfig(), options)
 	if c.listener != nil {
 		stop := c.serveControl()
+		defer stop()
+	}
+	if c.http != nil {
+		stop := c.serveHTTP()
 		defer stop()
 	}
 	if c.cfg.NotifyParent {
@@ -252,7 +271,11 @@ func (c *crank) followParent() {
 
 // serveControl answers crankctl until stop is called.
 func (c *crank) serveControl() (stop func()) {
-	s := server.New(server.Options{Supervisor: c.sup, Info: c.info, ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log})
+	o := server.Options{Supervisor: c.sup, Info: c.info, ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log}
+	if c.metrics != nil {
+		o.Observe = c.metrics.Requested
+	}
+	s := server.New(o)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -333,6 +356,9 @@ func (c *crank) launchConfig() launch.Config {
 		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
 		Environ: os.Environ(), Settings: config.Variables(), Log: c.log,
 	}
+	if c.metrics != nil {
+		l.Observe = c.metrics.Notified
+	}
 	if c.prefix != "" {
 		dir, err := launch.NotifyDir(c.prefix, c.cfg.Name)
 		if err != nil {
@@ -369,6 +395,9 @@ func (c *crank) info() control.Info {
 		Name: c.cfg.Name, PID: os.Getpid(), Version: version.String(), Go: runtime.Version(), Started: c.started,
 		Prefix: c.prefix, Conf: c.conf, Ctl: c.ctl, Settings: c.cfg.Settings(), Sockets: []control.Socket{},
 		Goroutines: runtime.NumGoroutine(),
+	}
+	if c.http != nil {
+		i.HTTP = c.http.Bound()
 	}
 	for n, s := range c.sockets.Sockets() {
 		i.Sockets = append(i.Sockets, control.Socket{Name: s.Name(), FD: 3 + n, Address: s.Address().String(), Bound: s.Bound()})

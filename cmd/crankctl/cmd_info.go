@@ -37,6 +37,9 @@ func infoRows(info control.Info) [][]string {
 		{"conf", orDash(info.Conf)},
 		{"ctl", orDash(info.Ctl)},
 	}
+	if info.HTTP != "" {
+		rows = append(rows, []string{"http", info.HTTP})
+	}
 	if info.Current != nil {
 		rows = append(rows, []string{"current", nameOf(*info.Current)}, []string{"command", commandLine(info.Current.Command)})
 	}

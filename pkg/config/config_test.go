@@ -77,6 +77,7 @@ var everySetting = []struct {
 	{"conf", "off", func(c Config) (any, any) { return c.Conf, "off" }},
 	{"ctl", "tcp://127.0.0.1:9000", func(c Config) (any, any) { return c.Ctl, "tcp://127.0.0.1:9000" }},
 	{"ctl-readonly", "1", func(c Config) (any, any) { return c.CtlReadonly, Switch(true) }},
+	{"http", ":9090", func(c Config) (any, any) { return c.HTTP, ":9090" }},
 	{"notify-parent", "true", func(c Config) (any, any) { return c.NotifyParent, Switch(true) }},
 	{"termination-log", "/x", func(c Config) (any, any) { return c.TerminationLog, "/x" }},
 	{"no-new-privs", "true", func(c Config) (any, any) { return c.NoNewPrivs, Switch(true) }},
@@ -419,7 +420,6 @@ func TestLater(t *testing.T) {
 		flag          string
 		works, refuse []string
 	}{
-		{"http", []string{"off"}, []string{":9090"}},
 		{"max-extend", []string{"10m", "600"}, []string{"5m", "0"}},
 		{"ready", []string{"none", "notify"}, []string{"5s", "10", "exec:true", "http://127.0.0.1:1/", "tcp://127.0.0.1:1"}},
 		{"ready-interval", []string{"1", "1000ms"}, []string{"2"}},

@@ -216,6 +216,7 @@ type Info struct {
 	Prefix   string            `json:"prefix,omitempty"`
 	Conf     string            `json:"conf,omitempty"`
 	Ctl      string            `json:"ctl,omitempty"`
+	HTTP     string            `json:"http,omitempty"` // where probes and metrics are served
 	Sockets  []Socket          `json:"sockets"`
 	Settings map[string]string `json:"settings"` // every setting that is not at its default, by flag name
 	Current  *Generation       `json:"current,omitempty"`

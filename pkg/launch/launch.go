@@ -33,7 +33,10 @@ type Config struct {
 	Terminal    bool     // stdin is a terminal: the first generation gets its foreground
 	Environ     []string // crank's own environment
 	Settings    []string // the variables in it that are crank's own, and not for the app
-	Log         logr.Logger
+	// Observe is told of every message of an app: the keys that were understood, or that it was refused.
+	// It is called by several goroutines and must not block. It may be nil.
+	Observe func(keys []string, refused bool)
+	Log     logr.Logger
 }
 
 // Launcher starts generations and knows which process belongs to which. It is a
@@ -57,6 +60,9 @@ type Launcher struct {
 // New returns a Launcher that holds set and passes what the generations say to notice. wake, which
 // must not block, is to have the supervisor call Reap soon. The caller closes set after the Launcher.
 func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Message), wake func()) (*Launcher, error) {
+	if cfg.Observe == nil {
+		cfg.Observe = func([]string, bool) {}
+	}
 	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}}
 	l.stdout, l.stderr = output.Destinations(stdout, stderr)
 	l.oomScore, _ = proc.OOMScoreAdj() // without /proc it is not changed
@@ -201,7 +207,9 @@ func inherit(fd, own int) int {
 
 // onNotice decides whether a message counts, and passes it on. It runs on the receiver's goroutine.
 func (ch *child) onNotice(from notify.Sender, m notify.Message) {
-	if why := ch.l.strange(ch.generation, from); why != "" {
+	why := ch.l.strange(ch.generation, from)
+	ch.l.cfg.Observe(m.Keys, why != "")
+	if why != "" {
 		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "cause", why)
 		return
 	}

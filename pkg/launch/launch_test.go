@@ -214,10 +214,8 @@ func TestNoSocketsNoListenVariables(t *testing.T) {
 // TestDescriptors looks at the child from outside: its sockets, its notify socket, and no more.
 func TestDescriptors(t *testing.T) {
 	b := newBench(t, nil, "127.0.0.1:0", "udp://127.0.0.1:0")
-	ch, out := b.shell(2, `echo up > "$OUT"; kill -STOP $$`)
-	if out.next() != "up" {
-		t.Fatal("not up")
-	}
+	ch, _ := b.shell(2, `kill -STOP $$`)
+	awaitStopped(t, ch.PID())
 	target := func(pid string, fd int) string {
 		s, _ := os.Readlink(fmt.Sprintf("/proc/%s/fd/%d", pid, fd))
 		return s
@@ -243,12 +241,25 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
+// awaitStopped waits until a child has stopped itself: a shell has closed by then what it needs to start.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(stat), ") T ") {
+			return
+		}
+	}
+	t.Fatal("the child does not stop")
+}
+
 func TestStdinSocket(t *testing.T) {
 	b := newBench(t, func(c *Config) { c.StdinSocket = true }, "127.0.0.1:0")
-	ch, out := b.shell(1, `echo up > "$OUT"; kill -STOP $$`)
-	if out.next() != "up" {
-		t.Fatal("not up")
-	}
+	ch, _ := b.shell(1, `kill -STOP $$`)
+	awaitStopped(t, ch.PID())
 	read := func(fd int) string {
 		s, _ := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", ch.PID(), fd))
 		return s
@@ -421,6 +432,33 @@ func TestSenders(t *testing.T) {
 		if why := b.strange(c.generation, notify.Sender{PID: c.pid}); (why != "") != c.refused {
 			t.Errorf("%s: %q", c.name, why)
 		}
+	}
+}
+
+func TestObserve(t *testing.T) {
+	type seen struct {
+		keys    string
+		refused bool
+	}
+	observed := make(chan seen, 8)
+	b := newBench(t, func(c *Config) {
+		c.Observe = func(keys []string, refused bool) { observed <- seen{strings.Join(keys, " "), refused} }
+	})
+	ch, _ := b.shell(1, `printf 'STATUS=hello\nSTATUS=again\nERRNO=x\nCOLOUR=blue\nREADY=1' >&"$NOTIFY_FD"; kill -STOP $$`)
+	<-b.notices
+	if got := <-observed; got != (seen{"STATUS READY", false}) {
+		t.Errorf("from the app: %+v", got)
+	}
+	conn, err := net.Dial("unixgram", ch.receiver.Address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("READY=1")); err != nil { // this process is crank
+		t.Fatal(err)
+	}
+	if got := <-observed; got != (seen{"READY", true}) {
+		t.Errorf("from another: %+v", got)
 	}
 }
 

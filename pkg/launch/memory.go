@@ -16,7 +16,7 @@ import (
 
 // checkMemory warns where a second generation as big as the current one does not fit.
 func (l *Launcher) checkMemory(n int) {
-	free, ok := memoryHeadroom("/sys/fs/cgroup", "/proc/self/cgroup")
+	free, ok := MemoryHeadroom()
 	if !ok {
 		return
 	}
@@ -39,8 +39,12 @@ func (ch *child) memory() int64 {
 	return total
 }
 
-// memoryHeadroom returns what the cgroup (v2) may still use; page cache that is not in use counts as
-// free, as it does for the kubelet. ok is false where there is no limit.
+// MemoryHeadroom returns how many bytes crank's own cgroup (v2) may still use; page cache that is not
+// in use counts as free, as it does for the kubelet. ok is false where there is no limit.
+func MemoryHeadroom() (free int64, ok bool) {
+	return memoryHeadroom("/sys/fs/cgroup", "/proc/self/cgroup")
+}
+
 func memoryHeadroom(root, self string) (free int64, ok bool) {
 	dir := root
 	// In a container the cgroup namespace makes the own group the root ("0::/").

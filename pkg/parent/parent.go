@@ -20,6 +20,7 @@ type Notifier struct {
 // said is what the service manager knows.
 type said struct {
 	ready, reloading, stopping bool
+	current                    int
 	status                     string
 }
 
@@ -63,25 +64,39 @@ func (n *Notifier) tell(st *supervisor.Status) {
 		ready:     n.said.ready || st.Current != 0,
 		reloading: st.Current != 0 && st.Candidate != 0,
 		stopping:  st.Stopping,
+		current:   st.Current,
 		status:    statusLine(st),
 	}
+	// A swap can begin and end between two looks.
+	swapped := n.said.current != 0 && now.current > n.said.current
 	switch {
 	case now.stopping && !n.said.stopping:
 		lines = append(lines, "STOPPING=1")
 	case now.stopping:
 	case now.reloading && !n.said.reloading:
-		lines = append(lines, "RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", n.clock()))
+		n.send(n.reloading()...)
 	case now.ready && !n.said.ready:
 		lines = append(lines, "READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid()))
 	case n.said.reloading && !now.reloading:
+		lines = append(lines, "READY=1")
+	case swapped && !now.reloading:
+		n.send(n.reloading()...)
 		lines = append(lines, "READY=1")
 	}
 	if now.status != n.said.status {
 		lines = append(lines, "STATUS="+now.status)
 	}
 	n.said = now
+	n.send(lines...)
+}
+
+func (n *Notifier) reloading() []string {
+	return []string{"RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", n.clock())}
+}
+
+func (n *Notifier) send(lines ...string) {
 	if len(lines) > 0 {
-		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n")))
+		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n"))) // a manager that does not listen is not waited for
 	}
 }
 

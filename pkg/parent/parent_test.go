@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,12 +14,12 @@ import (
 
 // script is a supervisor that goes through a list of states.
 type script struct {
-	status *supervisor.Status
+	status atomic.Pointer[supervisor.Status]
 	newer  chan struct{}
 	done   chan struct{}
 }
 
-func (s *script) Status() *supervisor.Status                         { return s.status }
+func (s *script) Status() *supervisor.Status                         { return s.status.Load() }
 func (s *script) Events(int64) ([]supervisor.Event, <-chan struct{}) { return nil, s.newer }
 func (s *script) Done() <-chan struct{}                              { return s.done }
 
@@ -35,44 +36,53 @@ func TestFollow(t *testing.T) {
 	}
 	s := &script{newer: make(chan struct{}), done: make(chan struct{})}
 	ready := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=generation 1 is ready", os.Getpid())
+	const reloading = "RELOADING=1\nMONOTONIC_USEC=42"
 	steps := []struct {
 		status supervisor.Status
-		want   string // empty: nothing is said
+		want   []string // what is said, message by message
 	}{
-		{supervisor.Status{Candidate: 1, Reason: "generation 1 is starting"}, "STATUS=not ready: generation 1 is starting"},
-		{supervisor.Status{Current: 1, Ready: true}, ready},
-		{supervisor.Status{Current: 1, Ready: true}, ""},
-		{supervisor.Status{Current: 1, Candidate: 2, Ready: true}, "RELOADING=1\nMONOTONIC_USEC=42\nSTATUS=generation 1 is ready; generation 2 is on its way"},
-		{supervisor.Status{Current: 2, Ready: true, Generations: []supervisor.GenerationStatus{{Generation: 2, Text: "warm"}}}, "READY=1\nSTATUS=generation 2 is ready: warm"},
-		{supervisor.Status{Reason: "generation 2 exited 1"}, "STATUS=not ready: generation 2 exited 1"},
-		{supervisor.Status{Current: 3, Ready: true}, "STATUS=generation 3 is ready"},
-		{supervisor.Status{Stopping: true, Reason: "crank is shutting down"}, "STOPPING=1\nSTATUS=not ready: crank is shutting down"},
+		{supervisor.Status{Candidate: 1, Reason: "generation 1 is starting"}, []string{"STATUS=not ready: generation 1 is starting"}},
+		{supervisor.Status{Current: 1, Ready: true}, []string{ready}},
+		{supervisor.Status{Current: 1, Ready: true}, nil},
+		{supervisor.Status{Current: 1, Candidate: 2, Ready: true},
+			[]string{reloading, "STATUS=generation 1 is ready; generation 2 is on its way"}},
+		{supervisor.Status{Current: 2, Ready: true, Generations: []supervisor.GenerationStatus{{Generation: 2, Text: "warm"}}},
+			[]string{"READY=1\nSTATUS=generation 2 is ready: warm"}},
+		{supervisor.Status{Reason: "generation 2 exited 1"}, []string{"STATUS=not ready: generation 2 exited 1"}},
+		{supervisor.Status{Current: 3, Ready: true}, []string{"STATUS=generation 3 is ready"}},
+		// A swap that was over before anybody looked.
+		{supervisor.Status{Current: 4, Ready: true}, []string{reloading, "READY=1\nSTATUS=generation 4 is ready"}},
+		{supervisor.Status{Stopping: true, Reason: "crank is shutting down"}, []string{"STOPPING=1\nSTATUS=not ready: crank is shutting down"}},
 	}
 	ended := make(chan struct{})
 	for i, step := range steps {
-		s.status = &step.status
+		s.status.Store(&step.status)
 		if i == 0 {
 			go func() { n.Follow(s); close(ended) }()
 		} else {
 			s.newer <- struct{}{}
 		}
-		if step.want == "" {
-			continue
-		}
-		buf := make([]byte, 1000)
-		if err := manager.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
-			t.Fatal(err)
-		}
-		length, err := manager.Read(buf)
-		if err != nil {
-			t.Fatalf("step %d: %v", i, err)
-		}
-		if got := string(buf[:length]); got != step.want {
-			t.Errorf("step %d: got %q, want %q", i, got, step.want)
+		for _, want := range step.want {
+			if got := receive(t, manager); got != want {
+				t.Errorf("step %d: got %q, want %q", i, got, want)
+			}
 		}
 	}
 	close(s.done)
 	<-ended
+}
+
+func receive(t *testing.T, manager *net.UnixConn) string {
+	t.Helper()
+	if err := manager.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1000)
+	n, err := manager.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(buf[:n])
 }
 
 func TestOpenFails(t *testing.T) {

@@ -90,6 +90,7 @@ func (s *Supervisor) onChildren() {
 func (s *Supervisor) onExit(g *generation, e proc.Exit) {
 	g.exit = &e
 	g.child.Gone()
+	s.observer.Exited(g.state, exitCause(g, e))
 	switch g.state {
 	case Starting, Settling:
 		reason, cause := "exit", e.String()+" before ready"
@@ -192,7 +193,7 @@ func (s *Supervisor) look() {
 func (s *Supervisor) leave(g *generation, signal syscall.Signal, limit time.Duration, cause string) {
 	s.become(g, Stopping, signalCause(signal, cause))
 	s.addLeaving(g, signal, limit)
-	s.signal(g, signal)
+	_ = s.signal(g, signal) // logged there
 }
 
 // addLeaving puts g among the leaving ones, in the order of their numbers.
@@ -213,8 +214,9 @@ func (s *Supervisor) signal(g *generation, signal syscall.Signal) error {
 }
 
 // kill ends all that belongs to g. It stays Stopping until the kernel says that it is gone.
-func (s *Supervisor) kill(g *generation, cause string) {
+func (s *Supervisor) kill(g *generation, phase, cause string) {
 	g.killed, g.deadline = true, time.Time{}
+	s.observer.Killed(phase)
 	s.record(g, Event{Kind: "killed", Cause: cause})
 	s.log.Info("generation killed", "generation", g.n, "pid", g.pid, "cause", cause)
 	if g.exit == nil {
@@ -261,7 +263,7 @@ func (s *Supervisor) onDeadline(g *generation) {
 	case Settling:
 		s.promote(g, "settled")
 	case Stopping:
-		s.kill(g, fmt.Sprintf("not gone in time (%v)", time.Since(g.since).Round(time.Millisecond)))
+		s.kill(g, s.latePhase(g), fmt.Sprintf("not gone in time (%v)", time.Since(g.since).Round(time.Millisecond)))
 	}
 }
 

@@ -93,8 +93,11 @@ func (s *Supervisor) become(g *generation, to State, cause string) {
 	if to == Ready && from == Starting {
 		event.Took = now.Sub(g.started)
 	}
+	if from == Stopping {
+		s.observer.Stopped(took)
+	}
 	s.record(g, event)
-	s.log.V(s.verbosity(g, to)).Info("generation "+to.String(), "generation", g.n, "pid", g.pid, "from", from.String(),
+	s.log.V(s.verbosity(g)).Info("generation "+to.String(), "generation", g.n, "pid", g.pid, "from", from.String(),
 		"cause", cause, "trigger", string(g.trigger))
 }
 
@@ -119,7 +122,7 @@ func moveKind(from, to State, cause string) string {
 }
 
 // verbosity keeps crank quiet where it only does what tini does: one app that starts and ends.
-func (s *Supervisor) verbosity(g *generation, to State) int {
+func (s *Supervisor) verbosity(g *generation) int {
 	if s.cfg.Quiet && g.trigger == TriggerStart {
 		return 1
 	}

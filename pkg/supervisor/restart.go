@@ -57,6 +57,7 @@ func (s *Supervisor) restartNow() {
 		return
 	}
 	if s.candidate == nil {
+		s.counts.Restarts++
 		s.begin(s.cmd, &swap{trigger: TriggerRestart})
 	}
 }

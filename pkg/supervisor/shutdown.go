@@ -102,7 +102,7 @@ func (s *Supervisor) killAll() {
 	sd.killed = true
 	for _, g := range s.generations() {
 		if !g.killed {
-			s.kill(g, "crank's own deadline is over")
+			s.kill(g, phaseShutdown, "crank's own deadline is over")
 		}
 	}
 	sd.deadline = time.Now().Add(killGrace)
@@ -189,6 +189,7 @@ func (s *Supervisor) codeOf(g *generation) int {
 func (s *Supervisor) onStop(signal syscall.Signal) {
 	sd := s.shutdown
 	if sd == nil {
+		s.observer.Signalled(signal, actionStop)
 		s.beginShutdown(signal, signalName(signal))
 		sd, signal = s.shutdown, 0
 	}
@@ -198,8 +199,10 @@ func (s *Supervisor) onStop(signal syscall.Signal) {
 	switch {
 	case signal == 0:
 	case !sd.delayUntil.IsZero():
+		s.observer.Signalled(signal, actionStop)
 		s.stopAll()
 	case s.cfg.Terminal && sd.interrupts >= 3 && !sd.killed:
+		s.observer.Signalled(signal, actionStop)
 		s.log.Info("interrupted three times: everything is killed")
 		s.killAll()
 	default:

@@ -33,12 +33,18 @@ func (s *Supervisor) onHUP(signal syscall.Signal) {
 	}
 	switch {
 	case s.cfg.HUP == HUPIgnore:
+		s.observer.Signalled(signal, actionIgnored)
 		s.log.V(1).Info("SIGHUP ignored (-hup ignore)")
 	case s.cfg.HUP == HUPForward:
 		s.forward(signal)
 	case s.shutdown != nil:
 		s.counts.DroppedHUPs++
+		s.observer.Signalled(signal, actionDropped)
+	case s.cmd.IsZero() && s.candidate == nil:
+		s.observer.Signalled(signal, actionIgnored)
+		s.ignoreHUP()
 	default:
+		s.observer.Signalled(signal, actionSwap)
 		s.hupPending = true // advance begins it
 	}
 }
@@ -60,9 +66,15 @@ func (s *Supervisor) forward(signal syscall.Signal) {
 	}
 	switch {
 	case target.live():
+		s.observer.Signalled(signal, actionForwarded)
 		_ = s.signal(target, signal) // logged there
-	case s.shutdown == nil && !slices.Contains(s.held, signal):
-		s.held = append(s.held, signal)
+	case s.shutdown == nil:
+		s.observer.Signalled(signal, actionHeld)
+		if !slices.Contains(s.held, signal) {
+			s.held = append(s.held, signal)
+		}
+	default:
+		s.observer.Signalled(signal, actionDropped)
 	}
 }
 

@@ -32,6 +32,7 @@ type Status struct {
 	Reason      string // why it is not ready
 	Current     int    // 0: none
 	Candidate   int    // 0: none
+	Draining    int    // leaving generations that served, as -max-draining counts them
 	EverCurrent bool
 	Generations []GenerationStatus // ascending
 	LastSwap    *Outcome           // of the newest swap that has ended
@@ -66,6 +67,7 @@ type Outcome struct {
 	Current    int // the generation that is current now; 0: none
 	CurrentPID int
 	Took       time.Duration
+	Ended      time.Time
 	Reason     string // why it failed
 	ExitCode   int    // of the candidate; -1 where it has not ended
 	Stderr     Tail
@@ -125,6 +127,7 @@ func (s *Supervisor) publish() {
 	if s.candidate != nil {
 		st.Candidate = s.candidate.n
 	}
+	st.Draining = s.draining()
 	for _, g := range s.generations() {
 		st.Generations = append(st.Generations, g.snapshot())
 	}

@@ -97,6 +97,7 @@ type Options struct {
 	SetAside func(why string)
 	Previous *Command    // for the first rollback
 	HungUp   func() bool // whether a SIGHUP means that the controlling terminal is gone; may be nil
+	Observer Observer    // may be nil
 }
 
 const (
@@ -125,6 +126,7 @@ type Supervisor struct {
 	children <-chan struct{}
 	setAside func(string)
 	hungUp   func() bool
+	observer Observer
 
 	status  atomic.Pointer[Status]
 	beat    atomic.Int64 // when the loop last ticked, in Unix nanoseconds
@@ -171,16 +173,20 @@ type Counters struct {
 	ClockGaps      int64 // pauses of crank that were not charged to any deadline
 	DroppedHUPs    int64 // HUPs while stopping
 	IgnoredNotices int64 // messages that had no meaning in the state they came in
+	Restarts       int64 // automatic ones, by -restart
 }
 
 // New returns a Supervisor that does nothing yet.
 func New(cfg Config, o Options) *Supervisor {
 	s := &Supervisor{
 		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
-		setAside: o.SetAside, hungUp: o.HungUp, fallback: o.Fallback, previous: o.Previous,
+		setAside: o.SetAside, hungUp: o.HungUp, observer: o.Observer, fallback: o.Fallback, previous: o.Previous,
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
 		notices: make(chan noticeCall), reports: make(chan report),
+	}
+	if s.observer == nil {
+		s.observer = nobody{}
 	}
 	s.publish()
 	return s

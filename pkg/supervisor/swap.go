@@ -95,6 +95,7 @@ func (s *Supervisor) onSwap(c swapCall) {
 	}
 	cmd, err := s.admit(r)
 	if err != nil {
+		s.observer.SwapEnded(r.Trigger, ResultRefused, "", 0)
 		s.record(nil, Event{Kind: "refused", Cause: err.Error(), Trigger: r.Trigger, Asker: r.Asker})
 		s.log.Info("swap refused", "trigger", string(r.Trigger), "cause", err.Error(), "uid", r.Asker.UID, "asker", r.Asker.Name, "askerPID", r.Asker.PID)
 		answer(Ticket{}, err)
@@ -192,7 +193,7 @@ func (s *Supervisor) drainingFull() bool {
 func (s *Supervisor) killOldest() {
 	for _, g := range s.leaving {
 		if g.wasCurrent && !g.killed {
-			s.kill(g, "killed to make room (-force)")
+			s.kill(g, phaseForce, "killed to make room (-force)")
 			return
 		}
 	}
@@ -254,6 +255,7 @@ func startErrorCode(err error) int {
 // onReady is READY=1 of a starting candidate.
 func (s *Supervisor) onReady(g *generation) {
 	g.readyAt = time.Now()
+	s.observer.BecameReady(g.readyAt.Sub(g.started))
 	if s.current == nil {
 		s.promote(g, "ready")
 		return
@@ -280,7 +282,7 @@ func (s *Supervisor) promote(g *generation, cause string) {
 		s.leave(old, s.swapSignal(), s.stopLimit(old), "replaced by generation "+strconv.Itoa(g.n))
 	}
 	saved := s.remember(g.cmd)
-	s.answer(g, Outcome{OK: true, Saved: saved})
+	s.answer(g, "", Outcome{OK: true, Saved: saved})
 }
 
 // remember keeps the command that became current, here and on disk.
@@ -325,7 +327,7 @@ func (s *Supervisor) failed(g *generation, reason, cause string) {
 	s.candidate = nil
 	s.log.Info("generation failed", "generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
 	g.timedOut = reason == "timeout"
-	s.report(g, cause)
+	s.report(g, reason, cause)
 	if s.shutdown != nil || reason == "replaced" || s.current != nil {
 		return
 	}
@@ -356,14 +358,15 @@ func (s *Supervisor) fallBack(why string) {
 // report is the outcome of a failed swap once the candidate's last words are complete.
 type report struct {
 	g      *generation
+	reason string // one of Reasons, or aborted
 	cause  string
 	took   time.Duration
 	stderr Tail
 }
 
 // report collects the candidate's stderr outside the loop, since what it is copied to may be slow.
-func (s *Supervisor) report(g *generation, cause string) {
-	r := report{g: g, cause: cause, took: time.Since(g.started)}
+func (s *Supervisor) report(g *generation, reason, cause string) {
+	r := report{g: g, reason: reason, cause: cause, took: time.Since(g.started)}
 	s.reporting++
 	if g.child == nil {
 		s.onReport(r)
@@ -379,17 +382,18 @@ func (s *Supervisor) report(g *generation, cause string) {
 func (s *Supervisor) onReport(r report) {
 	s.reporting--
 	s.record(r.g, Event{Kind: "failed", Cause: r.cause, Stderr: r.stderr, Took: r.took})
-	s.answer(r.g, Outcome{Reason: r.cause, Stderr: r.stderr})
+	s.answer(r.g, r.reason, Outcome{Reason: r.cause, Stderr: r.stderr})
 }
 
-// answer completes the outcome of the swap that g was started for, and sends it.
-func (s *Supervisor) answer(g *generation, o Outcome) {
+// answer completes the outcome of the swap that g was started for, and sends it. reason is that of a failure.
+func (s *Supervisor) answer(g *generation, reason string, o Outcome) {
 	sw := g.swap
 	if sw == nil {
 		return
 	}
 	g.swap = nil
-	o.Trigger, o.From, o.Generation, o.PID, o.Took = sw.trigger, sw.from, g.n, g.pid, time.Since(sw.began)
+	o.Trigger, o.From, o.Generation, o.PID, o.Ended = sw.trigger, sw.from, g.n, g.pid, time.Now()
+	o.Took = o.Ended.Sub(sw.began)
 	o.ExitCode = -1
 	if g.exit != nil {
 		o.ExitCode = g.exit.Status()
@@ -402,6 +406,11 @@ func (s *Supervisor) answer(g *generation, o Outcome) {
 	kept := o
 	kept.Saved = nil
 	s.outcome = &kept
+	result := ResultFailed
+	if o.OK {
+		result = ResultOK
+	}
+	s.observer.SwapEnded(o.Trigger, result, reasonLabel(reason), o.Took)
 	if sw.done != nil {
 		s.answers = append(s.answers, func() { sw.done <- o })
 	}

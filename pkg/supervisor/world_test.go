@@ -31,6 +31,7 @@ type world struct {
 	kernel   *kernel
 	signals  chan syscall.Signal
 	saver    *saver
+	observed *observed
 	setAside []string // why the saved command was set aside
 	hungUp   bool     // the answer of HungUp
 	code     chan int // Run's
@@ -46,13 +47,14 @@ type world struct {
 func start(t *testing.T, cfg Config, first Command, change func(*Options)) *world {
 	t.Helper()
 	w := &world{
-		t: t, kernel: newKernel(), signals: make(chan syscall.Signal, 64), saver: &saver{},
+		t: t, kernel: newKernel(), signals: make(chan syscall.Signal, 64), saver: &saver{}, observed: &observed{},
 		code: make(chan int, 1), outcomes: map[int64]Outcome{},
 	}
 	o := Options{
 		Launcher: w.kernel, Saver: w.saver, Signals: w.signals, Children: w.kernel.ended, Log: logr.Discard(),
 		SetAside: func(why string) { w.setAside = append(w.setAside, why) },
 		HungUp:   func() bool { return w.hungUp },
+		Observer: w.observed,
 	}
 	if change != nil {
 		change(&o)
@@ -105,7 +107,7 @@ func (w *world) collect() {
 // check is what holds after every event.
 func (w *world) check() {
 	w.t.Helper()
-	for _, complaint := range w.kernel.complaints() {
+	for _, complaint := range append(w.kernel.complaints(), w.observed.complaints()...) {
 		w.t.Error(complaint)
 	}
 	st := w.s.Status()

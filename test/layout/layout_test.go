@@ -26,13 +26,15 @@ var homes = map[string]string{
 // allowed are the project's own packages that each package may import. What is not here may import
 // none of them.
 var allowed = map[string][]string{
-	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/notify", "pkg/output", "pkg/parent",
+	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/health", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/metrics", "pkg/notify", "pkg/output", "pkg/parent",
 		"pkg/saved", "pkg/signals", "pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"cmd/crankctl":                  {"pkg/control", "pkg/rundir", "pkg/signame", "pkg/version"},
 	"pkg/config":                    {"pkg/rundir", "pkg/signame"},
 	"pkg/control/server":            {"pkg/control", "pkg/linux", "pkg/signame", "pkg/supervisor"},
 	"pkg/control/server/servertest": {"pkg/control/server", "pkg/supervisor"},
+	"pkg/health":                    {"pkg/linux", "pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"pkg/launch":                    {"pkg/linux", "pkg/notify", "pkg/output", "pkg/proc", "pkg/sockets", "pkg/supervisor"},
+	"pkg/metrics":                   {"pkg/supervisor", "pkg/version"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
 	"pkg/parent":                    {"pkg/supervisor"},
