@@ -72,7 +72,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 	c := &conn{Conn: accepted, l: l}
 	if oldest := l.add(c); oldest != nil {
-		oldest.Close()
+		_ = oldest.Close()
 	}
 	return c, nil
 }
