@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -35,12 +34,15 @@ import (
 // exitSelf is crank's exit code for its own errors, as docker's and chroot's.
 const exitSelf = 125
 
+// tokenVariable names the file with the token of a TCP control socket.
+const tokenVariable = "CRANK_CTL_TOKEN_FILE"
+
 // farewell is how long the end of the output and of the log may take once all is over.
 const farewell = time.Second
 
 // run is crank: it returns the exit code.
 func run(args []string) int {
-	forgetOuterCrank()
+	nested := forgetOuterCrank()
 	cfg, err := config.Load(args)
 	switch {
 	case err != nil:
@@ -58,7 +60,7 @@ func run(args []string) int {
 		return 0
 	}
 	steerRuntime()
-	c := &crank{cfg: cfg}
+	c := &crank{cfg: cfg, nested: nested}
 	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
 	defer writer.Close(farewell)
 	c.log, c.dropped = log, writer.Dropped
@@ -77,19 +79,21 @@ func complain(err error) int {
 }
 
 // forgetOuterCrank drops what another crank, whose app this one is, said to it: the outer one's
-// control socket and name are not ours.
-func forgetOuterCrank() {
+// control socket and name are not ours. It returns whether there is one.
+func forgetOuterCrank() bool {
 	if os.Getenv("CRANK_GENERATION") == "" {
-		return
+		return false
 	}
 	for _, key := range []string{"CRANK_GENERATION", "CRANK_NAME", "CRANK_CTL"} {
 		os.Unsetenv(key)
 	}
+	return true
 }
 
 // crank is one instance, put together.
 type crank struct {
 	cfg      config.Config
+	nested   bool // it is the app of another crank
 	log      logr.Logger
 	prefix   string // the runtime directory; empty: none
 	conf     string // the saved command's file; empty: none
@@ -115,7 +119,7 @@ func (c *crank) run() (code int, err error) {
 	// since the exit code is the app's.
 	in := signals.Listen(c.cfg.Rewrite)
 	for _, w := range c.cfg.Warnings {
-		c.log.Info(w)
+		c.log.Info("warning: " + w)
 	}
 	if err := c.bind(); err != nil {
 		return 0, err
@@ -130,9 +134,6 @@ func (c *crank) run() (code int, err error) {
 	defer c.parent.Wait()
 	if err := c.places(); err != nil {
 		return 0, err
-	}
-	if len(c.cfg.Command) == 0 && c.conf == "" && c.ctl == "" {
-		return 0, errors.New("there is nothing to run and no control socket to say what: give a command, as in crank -- /app (see crank -help)")
 	}
 	if err := c.listen(); err != nil {
 		return 0, err
@@ -195,13 +196,14 @@ func (c *crank) listen() error {
 		return nil
 	}
 	var err error
-	c.listener, err = server.Listen(c.ctl, os.Getenv("CRANK_CTL_TOKEN_FILE"))
+	c.listener, err = server.Listen(c.ctl, os.Getenv(tokenVariable))
 	switch {
 	case err == nil:
 		return nil
-	case c.plainInit() && c.cfg.Explicit["name"] == config.Default && c.cfg.Explicit["ctl"] == config.Default:
-		// Two that nobody named, as with docker exec: the second one is an init and no more.
-		c.log.V(1).Info("running without a control socket and a saved command", "cause", err.Error())
+	case c.cfg.Explicit["ctl"] == config.Default && (c.nested || c.plainInit() && c.cfg.Explicit["name"] == config.Default):
+		// Two that nobody named, as with docker exec: the second one is an init and no more. Or one that
+		// is itself the app of a crank, which swaps it while the old one still has the name.
+		c.log.V(c.quiet()).Info("running without a control socket and a saved command", "cause", err.Error())
 		c.conf, c.ctl = "", ""
 		return nil
 	}
@@ -221,6 +223,10 @@ func (c *crank) quiet() int {
 
 // supervise runs the app until it is all over.
 func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
+	first, options, err := c.first()
+	if err != nil {
+		return 0, err
+	}
 	c.makeMetrics()
 	launcher, err := launch.New(c.launchConfig(), c.sockets, func(n int, m notify.Message) { c.sup.Notice(n, m) }, in.Wake)
 	if err != nil {
@@ -230,10 +236,12 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	store := saved.New(c.conf, c.log)
 	defer func() { c.warn(store.Close(farewell)) }()
 
-	first, options := c.first()
 	options.Launcher, options.Signals, options.Children, options.Log = launcher, in.Signals(), in.Children(), c.log
 	if linux.IsTerminal(0) {
 		options.HungUp = func() bool { return linux.HungUp(0) }
+	}
+	if c.cfg.MemoryCheck == "refuse" {
+		options.Room = launcher.Room
 	}
 	if c.conf != "" {
 		options.Saver = saver{store, c.cfg.Command, c.plainInit() && !c.hasSaved}
@@ -291,70 +299,12 @@ func (c *crank) serveControl() (stop func()) {
 	}
 }
 
-// first decides what runs first, by the command line and the saved command.
-func (c *crank) first() (supervisor.Command, supervisor.Options) {
-	record, err := c.load()
-	c.hasSaved = err == nil
-	first, previous, why := saved.Choose(c.cfg.Command, record, err == nil)
-	o := supervisor.Options{Previous: previous}
-	switch why {
-	case saved.WhyReplaced:
-		c.log.Info("starting the saved command, which crankctl run put in the place of this command line", "conf", c.conf)
-		o.Fallback = &supervisor.Command{Argv: c.cfg.Command}
-	case saved.WhyStale:
-		c.log.V(c.quiet()).Info("the saved command belongs to another command line: starting this one", "conf", c.conf)
-	case saved.WhySaved:
-		c.log.Info("starting the saved command", "conf", c.conf)
-	}
-	o.SetAside = func(cause string) { c.setAside(saved.Failed, cause) }
-	return first, o
-}
-
-// load reads the saved command; what cannot be used is said, and never keeps crank from starting.
-func (c *crank) load() (saved.Record, error) {
-	if c.conf == "" {
-		return saved.Record{}, fs.ErrNotExist
-	}
-	record, err := saved.Load(c.conf)
-	switch {
-	case err == nil, errors.Is(err, fs.ErrNotExist):
-	case errors.Is(err, saved.ErrCorrupt):
-		c.setAside(saved.Corrupt, err.Error())
-	default:
-		c.log.Error(err, "the saved command is not used", "conf", c.conf)
-	}
-	return record, err
-}
-
-func (c *crank) setAside(reason, cause string) {
-	kept, err := saved.SetAside(c.conf, reason)
-	if err != nil {
-		c.log.Error(err, "cannot set the saved command aside", "conf", c.conf, "cause", cause)
-		return
-	}
-	c.log.Info("the saved command was set aside", "kept", kept, "cause", cause)
-}
-
-// saver writes what became current, with the command line that it stands for.
-type saver struct {
-	store *saved.Writer
-	base  []string
-	lazy  bool // write nothing as long as it would only repeat the command line
-}
-
-func (s saver) Save(command supervisor.Command, previous *supervisor.Command) <-chan error {
-	if s.lazy && previous == nil && command.Equal(supervisor.Command{Argv: s.base}) {
-		return nil
-	}
-	return s.store.Save(saved.Record{Base: s.base, Command: command, Previous: previous})
-}
-
 func (c *crank) launchConfig() launch.Config {
 	l := launch.Config{
 		Name: c.cfg.Name, Ctl: c.ctl, ListenPID: bool(c.cfg.ListenPID), StdinSocket: bool(c.cfg.StdinSocket),
-		NoNewPrivs: bool(c.cfg.NoNewPrivs), MemoryCheck: c.cfg.MemoryCheck != "off", Output: output.Mode(c.cfg.Output),
+		NoNewPrivs: bool(c.cfg.NoNewPrivs), WarnOfMemory: c.cfg.MemoryCheck == "warn", Output: output.Mode(c.cfg.Output),
 		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
-		Environ: os.Environ(), Settings: config.Variables(), Log: c.log,
+		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Log: c.log,
 	}
 	if c.metrics != nil {
 		l.Observe = c.metrics.Notified

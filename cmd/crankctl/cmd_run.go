@@ -132,13 +132,13 @@ func (s *session) swapped(p *progress, waited bool, result *control.Result, err 
 }
 
 // warnUnsaved says that a restart of the container would not bring this command back.
-func (s *session) warnUnsaved(saved string) {
+func (s *session) warnUnsaved(saved control.Saved) {
 	switch saved {
-	case "", "true", "off":
-	case "pending":
+	case "", control.IsSaved, control.IsOff:
+	case control.IsPending:
 		fmt.Fprintln(s.stderr, "warning: the command is not saved yet")
 	default:
-		fmt.Fprintf(s.stderr, "warning: the command is not saved: %s\n", clean(saved))
+		fmt.Fprintf(s.stderr, "warning: the command is not saved: %s\n", clean(string(saved)))
 	}
 }
 

@@ -72,6 +72,9 @@ func headline(status control.Status) string {
 		case status.Current:
 			parts = append(parts, nameOf(g))
 		case status.Candidate:
+			if status.Current == 0 {
+				continue // the reason has named it
+			}
 			parts = append(parts, fmt.Sprintf("generation %d %s", g.Generation, g.State))
 		}
 	}

@@ -62,7 +62,7 @@ var everySetting = []struct {
 	{"start", "10", func(c Config) (any, any) { return c.StartTimeout, Seconds(10 * time.Second) }},
 	{"settle", "0", func(c Config) (any, any) { return c.Settle, Seconds(0) }},
 	{"ready", "notify", func(c Config) (any, any) { return c.Ready, "notify" }},
-	{"memory-check", "off", func(c Config) (any, any) { return c.MemoryCheck, "off" }},
+	{"memory-check", "refuse", func(c Config) (any, any) { return c.MemoryCheck, "refuse" }},
 	{"stop", "1m30s", func(c Config) (any, any) { return c.StopTimeout, Seconds(90 * time.Second) }},
 	{"stop-signal", "QUIT", func(c Config) (any, any) { return c.StopSignal, StopSignal(syscall.SIGQUIT) }},
 	{"drain-delay", "0.5", func(c Config) (any, any) { return c.DrainDelay, Seconds(500 * time.Millisecond) }},
@@ -428,7 +428,6 @@ func TestLater(t *testing.T) {
 		{"check", []string{""}, []string{"true secret"}},
 		{"profile", []string{"systemd"}, []string{"none", "nginx", "help"}},
 		{"redact", []string{""}, []string{"secret.*"}},
-		{"memory-check", []string{"warn", "off"}, []string{"refuse"}},
 	} {
 		s := setting(t, test.flag)
 		if s.Later == "" {

@@ -92,8 +92,7 @@ var settings = []Setting{
 		Later: "the watchdog comes later", accept: oneOf("report", "swap", "exit"),
 		field: func(c *Config) any { return &c.Watchdog }},
 	{Flag: "memory-check", Var: "CRANK_MEMORY_CHECK", Arg: "ACTION", Group: groupStart, Default: "warn",
-		Doc:   "where the cgroup has no room for a second generation as big as the current one: warn or off",
-		Later: "refusing for lack of memory comes later", Now: []string{"warn", "off"},
+		Doc:    "where the cgroup has no room for a second generation as big as the current one: warn, refuse the swap, or off",
 		accept: oneOf("warn", "refuse", "off"),
 		field:  func(c *Config) any { return &c.MemoryCheck }},
 

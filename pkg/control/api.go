@@ -4,7 +4,10 @@
 // that crankctl also builds where crank itself does not. The server is in control/server.
 package control
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // The routes. Every answer is JSON; those marked NDJSON are a stream of Progress lines of which
 // the last one carries Result or Error.
@@ -130,8 +133,34 @@ type Result struct {
 	ExitCode   *int     `json:"exitCode,omitempty"`   // of the candidate, where it has ended
 	Stderr     []string `json:"stderr,omitempty"`     // the last lines it wrote
 	StderrNote string   `json:"stderrNote,omitempty"` // "stderr not kept" where it is not read
-	// Saved is "true", "pending", "off", or the error that kept the command from being saved.
-	Saved string `json:"saved,omitempty"`
+	Saved      Saved    `json:"saved,omitempty"`
+}
+
+// Saved is IsSaved (in JSON: true), IsPending, IsOff, or the error that kept the command from being saved.
+type Saved string
+
+// The values of Saved that are no errors.
+const (
+	IsSaved   Saved = "true"
+	IsPending Saved = "pending"
+	IsOff     Saved = "off"
+)
+
+// MarshalJSON makes IsSaved the JSON value true.
+func (s Saved) MarshalJSON() ([]byte, error) {
+	if s == IsSaved {
+		return []byte("true"), nil
+	}
+	return json.Marshal(string(s))
+}
+
+// UnmarshalJSON is the inverse of MarshalJSON.
+func (s *Saved) UnmarshalJSON(b []byte) error {
+	if string(b) == "true" {
+		*s = IsSaved
+		return nil
+	}
+	return json.Unmarshal(b, (*string)(s))
 }
 
 // Event is one transition of one generation (or of crank itself, with Generation 0).

@@ -15,9 +15,13 @@ type notifyAt struct {
 	address string
 }
 
-// removed are the variables that are crank's own, or that were meant for crank by whoever started
-// it. An app that read them would take somebody else's sockets or report to somebody else.
-var removed = []string{"LISTEN_", "NOTIFY_", "WATCHDOG_"}
+// removed are the variables that were meant for crank by whoever started it. An app that read them
+// would take somebody else's sockets or report to somebody else. Others that begin alike
+// (LISTEN_ADDR) are the app's.
+var removed = []string{
+	"LISTEN_FDS", "LISTEN_PID", "LISTEN_PIDFDID", "LISTEN_FDNAMES",
+	"NOTIFY_SOCKET", "NOTIFY_FD", "WATCHDOG_USEC", "WATCHDOG_PID",
+}
 
 // environ returns exactly what generation n gets: crank's own environment less what is crank's,
 // then the changes of the command, then what crank says. No variable is there twice.
@@ -47,8 +51,7 @@ func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 }
 
 func (l *Launcher) isCranks(key string) bool {
-	return slices.Contains(l.cfg.Settings, key) ||
-		slices.ContainsFunc(removed, func(prefix string) bool { return strings.HasPrefix(key, prefix) })
+	return slices.Contains(l.cfg.Settings, key) || slices.Contains(removed, key)
 }
 
 // set makes one change, "K=V" or "K-".

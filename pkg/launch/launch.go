@@ -21,18 +21,18 @@ import (
 
 // Config is what all generations have in common.
 type Config struct {
-	Name        string
-	Ctl         string // CRANK_CTL for the app; empty: none
-	NotifyDir   string // of the notify sockets; empty: abstract addresses
-	ListenPID   bool
-	StdinSocket bool // the first socket is also descriptor 0
-	NoNewPrivs  bool
-	MemoryCheck bool // warn where a second generation does not fit
-	Output      output.Mode
-	KeepStderr  bool
-	Terminal    bool     // stdin is a terminal: the first generation gets its foreground
-	Environ     []string // crank's own environment
-	Settings    []string // the variables in it that are crank's own, and not for the app
+	Name         string
+	Ctl          string // CRANK_CTL for the app; empty: none
+	NotifyDir    string // of the notify sockets; empty: abstract addresses
+	ListenPID    bool
+	StdinSocket  bool // the first socket is also descriptor 0
+	NoNewPrivs   bool
+	WarnOfMemory bool // say it where a second generation does not fit
+	Output       output.Mode
+	KeepStderr   bool
+	Terminal     bool     // stdin is a terminal: the first generation gets its foreground
+	Environ      []string // crank's own environment
+	Settings     []string // the variables in it that are crank's own, and not for the app
 	// Observe is told of every message of an app: the keys that were understood, or that it was refused.
 	// It is called by several goroutines and must not block. It may be nil.
 	Observe func(keys []string, refused bool)
@@ -105,8 +105,10 @@ type child struct {
 
 // Launch implements supervisor.Launcher.
 func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor.Child, error) {
-	if protect && l.cfg.MemoryCheck {
-		l.checkMemory(n)
+	if protect && l.cfg.WarnOfMemory {
+		if err := l.Room(); err != nil {
+			l.cfg.Log.Info("warning: "+err.Error(), "generation", n)
+		}
 	}
 	ch := &child{l: l, generation: n}
 	var err error

@@ -175,7 +175,7 @@ func TestEnvironment(t *testing.T) {
 		c.Ctl = "/run/crank/web.ctl"
 		c.Settings = []string{"CRANK_BIND", "CRANK_NAME", "CRANK_CTL"}
 		c.Environ = append(c.Environ, "LISTEN_FDS=9", "LISTEN_PID=1", "LISTEN_PIDFDID=4", "NOTIFY_SOCKET=/somebody", "WATCHDOG_USEC=5",
-			"WATCHDOG_PID=6", "CRANK_BIND=:80", "CRANK_NAME=outer", "CRANK_SERVICE_HOST=10.0.0.1", "A=1", "B=2")
+			"WATCHDOG_PID=6", "CRANK_BIND=:80", "CRANK_NAME=outer", "CRANK_SERVICE_HOST=10.0.0.1", "LISTEN_ADDR=:80", "NOTIFY_EMAIL=x", "A=1", "B=2")
 	}, "http=127.0.0.1:0", "tcp4://127.0.0.1:0")
 	ch, out := b.shell(7, `env > "$OUT"; echo . > "$OUT"; read forever`, "A-", "B=3", "LISTEN_FDS=mine")
 	got := map[string]string{}
@@ -189,7 +189,7 @@ func TestEnvironment(t *testing.T) {
 	for key, want := range map[string]string{
 		"LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:unknown", "LISTEN_PID": strconv.Itoa(ch.PID()), "NOTIFY_FD": "5",
 		"NOTIFY_SOCKET": ch.receiver.Address(), "CRANK_NAME": "web", "CRANK_GENERATION": "7", "CRANK_CTL": "/run/crank/web.ctl",
-		"CRANK_SERVICE_HOST": "10.0.0.1", "B": "3",
+		"CRANK_SERVICE_HOST": "10.0.0.1", "LISTEN_ADDR": ":80", "NOTIFY_EMAIL": "x", "B": "3",
 	} {
 		if got[key] != want {
 			t.Errorf("%s=%s, want %s", key, got[key], want)

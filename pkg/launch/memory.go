@@ -2,6 +2,7 @@ package launch
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path"
 	"strconv"
@@ -14,20 +15,21 @@ import (
 // v2, running out of memory then ends the whole container, the generation that serves included
 // (https://github.com/kubernetes/kubernetes/issues/117793).
 
-// checkMemory warns where a second generation as big as the current one does not fit.
-func (l *Launcher) checkMemory(n int) {
+// Room returns an error where a second generation as big as the biggest one that runs does not fit. It
+// is for the supervisor's goroutine.
+func (l *Launcher) Room() error {
 	free, ok := MemoryHeadroom()
 	if !ok {
-		return
+		return nil
 	}
 	need := int64(0)
 	for _, ch := range l.children {
 		need = max(need, ch.memory())
 	}
-	if need > free {
-		l.cfg.Log.Info("there is little memory left for a second generation: the kernel may end the whole container (-memory-check)",
-			"generation", n, "freeBytes", free, "currentBytes", need)
+	if need <= free {
+		return nil
 	}
+	return fmt.Errorf("the memory limit leaves %d MiB, and the generation that serves has %d MiB: with two of them the kernel may end the whole container", free>>20, need>>20)
 }
 
 // memory returns the resident memory of the generation's main process and all that belongs to it.

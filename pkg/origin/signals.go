@@ -11,17 +11,10 @@ import (
 // Here the runtime is told as the first thing that the signals are wanted. It then keeps them, each once,
 // until package signals takes them. What is left is the runtime's own start.
 
-// wanted is every signal that a program may receive; see pkg/signals for those that are missing.
-func wanted(n uint32) bool {
-	switch n {
-	case 9, 19, 23, 27, 32, 33, 34: // KILL, STOP, URG, PROF; the runtime's
-		return false
-	}
-	return true
-}
-
-// lastSignal is SIGRTMAX.
-const lastSignal = 64
+// early are the signals that somebody may send to a container that has just been started: TERM, HUP,
+// INT, QUIT, USR1, USR2, WINCH. Each takes 40 microseconds, and the first ones are safe first, so
+// the many others wait for package signals.
+var early = [...]uint32{15, 1, 2, 3, 10, 12, 28}
 
 // Ignored are the signals that crank was started with as ignored, as far as that can be known: the
 // runtime has replaced the action of all but these two (runtime/signal_unix.go, initsig).
@@ -36,10 +29,8 @@ func IgnoredSignals() Ignored { return ignored }
 
 func holdSignals() Ignored {
 	was := Ignored{HUP: isIgnored(1), INT: isIgnored(2)}
-	for n := uint32(1); n <= lastSignal; n++ {
-		if wanted(n) {
-			signalEnable(n)
-		}
+	for _, n := range early {
+		signalEnable(n)
 	}
 	return was
 }

@@ -44,10 +44,11 @@ const MaxSize = 1 << 20
 const (
 	Failed  = "failed"  // the command was started first, and failed
 	Corrupt = "corrupt" // the file could not be understood
+	Unsafe  = "unsafe"  // somebody else may have written the file
 )
 
 var (
-	// ErrUnsafe is what Load says of a file that somebody else may have written. Leave it alone.
+	// ErrUnsafe is what Load says of a file that somebody else may have written. Do not use it.
 	ErrUnsafe = errors.New("unsafe file")
 	// ErrCorrupt is what Load says of a file that it cannot understand. See [SetAside].
 	ErrCorrupt = errors.New("not a saved command of this version")

@@ -113,6 +113,6 @@
 // The shutdown beats everything. When no generation is left the adopted processes are asked to stop, within the
 // same deadline, and Run returns the moment there is nothing to wait for: the exit code of the newest
 // generation that was ever current, or of the newest one where none was; 128 and the number of the signal
-// that ended it; 0 for a code in OKCodes; 124 where the first start was not ready in time, 126 or 127 where it could not be
+// that ended it; 0 for a code in OKCodes; 1 where the app said that it had failed and exited with 0; 124 where the first start was not ready in time, 126 or 127 where it could not be
 // executed or found.
 package supervisor

@@ -28,7 +28,7 @@ func (s *Supervisor) onNotice(c noticeCall) {
 	case Starting, Settling:
 		switch said := saidFailed(m); {
 		case said != "":
-			s.failCandidate("reported", said)
+			s.failCandidate(reasonReported, said)
 		case m.Ready && g.state == Starting:
 			s.onReady(g)
 		case m.Ready:
@@ -93,12 +93,12 @@ func (s *Supervisor) onExit(g *generation, e proc.Exit) {
 	s.observer.Exited(g.state, exitCause(g, e))
 	switch g.state {
 	case Starting, Settling:
-		reason, cause := "exit", e.String()+" before ready"
+		reason, cause := reasonExit, e.String()+" before ready"
 		if e.Signal != 0 {
-			reason = "signal"
+			reason = reasonSignal
 		}
 		if g.state == Settling {
-			reason, cause = "settle", e.String()+" while settling"
+			reason, cause = reasonSettle, e.String()+" while settling"
 		}
 		s.candidate = nil
 		s.gone(g, min(s.stopLimit(g), failedGrace), cause)
@@ -259,7 +259,7 @@ func (s *Supervisor) onDeadline(g *generation) {
 	g.deadline = time.Time{}
 	switch g.state {
 	case Starting:
-		s.failCandidate("timeout", fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)))
+		s.failCandidate(reasonTimeout, fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)))
 	case Settling:
 		s.promote(g, "settled")
 	case Stopping:
@@ -274,6 +274,8 @@ func (s *Supervisor) advance() {
 		s.hupPending = false
 		if s.cmd.IsZero() {
 			s.ignoreHUP()
+		} else if err := s.noRoom(); err != nil {
+			s.refused(Request{Trigger: TriggerHUP}, err)
 		} else {
 			s.begin(s.cmd, &swap{trigger: TriggerHUP})
 		}
@@ -329,7 +331,7 @@ func (s *Supervisor) onKill(c killCall) {
 		}
 	}
 	if failed != nil {
-		r.err = refuse("self", "cannot signal: %s", strings.Join(failed, "; "))
+		r.err = refuse(refusedSelf, "cannot signal: %s", strings.Join(failed, "; "))
 	}
 	s.answers = append(s.answers, func() { c.reply <- r })
 }

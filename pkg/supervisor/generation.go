@@ -55,7 +55,7 @@ type generation struct {
 	wasCurrent   bool       // counts for -max-draining and for crank's exit code
 	exit         *proc.Exit // how the main process ended; nil: it runs
 	code         int        // what crank would exit with on account of it, where it could not be started
-	timedOut     bool       // it was not ready in time
+	failure      string     // why it failed as a candidate: one of Reasons, or reasonAborted; empty: it did not
 	stopSignal   syscall.Signal
 	killed       bool // the deadline is over, KILL was sent
 	others       int  // processes besides the main one, at the last look

@@ -29,7 +29,7 @@ type Observer interface {
 var (
 	Triggers   = []Trigger{TriggerStart, TriggerHUP, TriggerRun, TriggerReload, TriggerRollback, TriggerRestart}
 	Results    = []string{ResultOK, ResultFailed, ResultRefused}
-	Reasons    = []string{"exec", "exit", "signal", "timeout", "reported", "settle", "check", "replaced", "shutdown"}
+	Reasons    = []string{reasonExec, reasonExit, reasonSignal, reasonTimeout, reasonReported, reasonSettle, reasonCheck, reasonReplaced, reasonShutdown}
 	States     = []State{Starting, Settling, Ready, Stopping}
 	ExitCauses = []string{"exit", "signal", "killed"} // killed: by crank, as in KillPhases
 	KillPhases = []string{phaseStart, phaseDrain, phaseForce, phaseShutdown}
@@ -57,10 +57,28 @@ const (
 	actionHeld      = "held"      // for the next generation
 )
 
+// Why a candidate failed.
+const (
+	reasonExec     = "exec"     // it could not be executed
+	reasonExit     = "exit"     // it exited before it was ready
+	reasonSignal   = "signal"   // it was killed before it was ready
+	reasonTimeout  = "timeout"  // it was not ready in time
+	reasonReported = "reported" // it said so itself
+	reasonSettle   = "settle"   // it ended while it settled
+	reasonCheck    = "check"    // -check did not exit 0
+	reasonReplaced = "replaced" // somebody wanted another one instead
+	reasonShutdown = "shutdown" // crank ends
+	reasonAborted  = "aborted"  // somebody wanted none
+)
+
+// unblamed are the reasons with which nothing is wrong with the candidate itself: one that has
+// accepted connections may finish them.
+var unblamed = []string{reasonReplaced, reasonAborted, reasonShutdown}
+
 // reasonLabel folds what nobody tells apart in numbers: an operator replaced it with another, or with nothing.
 func reasonLabel(reason string) string {
-	if reason == "aborted" {
-		return "replaced"
+	if reason == reasonAborted {
+		return reasonReplaced
 	}
 	return reason
 }

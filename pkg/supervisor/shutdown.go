@@ -42,7 +42,7 @@ func (s *Supervisor) beginShutdown(signal syscall.Signal, cause string) {
 	}
 	s.restart.at = time.Time{}
 	if s.candidate != nil && s.candidate.state == Starting {
-		s.failCandidate("shutdown", "crank is shutting down")
+		s.failCandidate(reasonShutdown, "crank is shutting down")
 	}
 	if signal != 0 && s.current != nil && s.cfg.DrainDelay > 0 {
 		now := time.Now()
@@ -70,7 +70,7 @@ func (s *Supervisor) stopAll() {
 	sd.delayUntil = time.Time{}
 	sd.deadline = time.Now().Add(sd.limit)
 	if s.candidate != nil {
-		s.failCandidate("shutdown", "crank is shutting down")
+		s.failCandidate(reasonShutdown, "crank is shutting down")
 	}
 	if g := s.current; g != nil {
 		s.current = nil
@@ -172,15 +172,18 @@ func (s *Supervisor) Ending() (reason string, tail Tail) {
 func (s *Supervisor) codeOf(g *generation) int {
 	code := g.code
 	switch {
-	case g.timedOut && g.trigger == TriggerStart:
+	case g.failure == reasonTimeout && g.trigger == TriggerStart:
 		return 124
 	case g.exit != nil:
 		code = g.exit.Status()
 	case g.child != nil:
 		code = 128 + int(syscall.SIGKILL) // it was killed, and the kernel has not said so yet
 	}
-	if s.cfg.OKCodes[code] {
+	switch {
+	case s.cfg.OKCodes[code]:
 		return 0
+	case code == 0 && g.failure == reasonReported:
+		return 1 // it said that it had failed and then ended in good order: no success
 	}
 	return code
 }

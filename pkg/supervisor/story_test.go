@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"context"
 	"fmt"
 	"io/fs"
@@ -202,6 +203,16 @@ func TestFallback(t *testing.T) {
 			w.exits(2, 4, 0)
 			w.wantExit(4)
 		},
+		"there is no other": func(t *testing.T) {
+			w := start(t, defaults, v2, func(o *Options) { o.Fallback = &Command{} })
+			w.exits(1, 3, 0)
+			w.wantStates("")
+			if len(w.setAside) != 1 {
+				t.Errorf("set aside because of %q", w.setAside)
+			}
+			w.run(v1)
+			w.wantStates("2 starting")
+		},
 		"it serves, then a restart fails": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Restart = RestartAlways }), v2, saved)
 			w.serve(1)
@@ -213,6 +224,33 @@ func TestFallback(t *testing.T) {
 				t.Errorf("started %v, set aside %q", got, w.setAside)
 			}
 		},
+	})
+}
+
+// TestRoom: with -memory-check refuse nobody is started beside the one that serves.
+func TestRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("no room")
+		w := start(t, defaults, v1, func(o *Options) { o.Room = func() error { return full } })
+		w.serve(1) // there is room for one
+		if _, refused := w.swap(Request{Trigger: TriggerReload}); refused != refusedMemory {
+			t.Errorf("got %q", refused)
+		}
+		w.signal(syscall.SIGHUP)
+		w.wantStates("1 ready")
+		full = nil
+		w.signal(syscall.SIGHUP)
+		w.wantStates("1 ready, 2 starting")
+	})
+}
+
+// TestReportedFailure: an app that says that it has failed, and then ends in good order, is no success.
+func TestReportedFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, defaults, v1, nil)
+		w.says(1, notify.Message{Failed: "no database"})
+		w.exits(1, 0, 0)
+		w.wantExit(1)
 	})
 }
 
@@ -236,7 +274,7 @@ func TestExitCode(t *testing.T) {
 		if got, want := s.codeOf(g), want(128+int(sig)); got != want {
 			t.Errorf("%v: %d, want %d", sig, got, want)
 		}
-		g.timedOut, g.trigger = true, TriggerStart
+		g.failure, g.trigger = reasonTimeout, TriggerStart
 		if got := s.codeOf(g); got != 124 {
 			t.Errorf("not ready in time, %v: %d", sig, got)
 		}

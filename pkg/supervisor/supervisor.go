@@ -95,9 +95,10 @@ type Options struct {
 	// Fallback is started where the first command, a saved one, fails. SetAside is called then.
 	Fallback *Command
 	SetAside func(why string)
-	Previous *Command    // for the first rollback
-	HungUp   func() bool // whether a SIGHUP means that the controlling terminal is gone; may be nil
-	Observer Observer    // may be nil
+	Previous *Command     // for the first rollback
+	Room     func() error // why a second generation does not fit into memory; may be nil
+	HungUp   func() bool  // whether a SIGHUP means that the controlling terminal is gone; may be nil
+	Observer Observer     // may be nil
 }
 
 const (
@@ -126,6 +127,7 @@ type Supervisor struct {
 	children <-chan struct{}
 	setAside func(string)
 	hungUp   func() bool
+	room     func() error
 	observer Observer
 
 	status  atomic.Pointer[Status]
@@ -180,7 +182,7 @@ type Counters struct {
 func New(cfg Config, o Options) *Supervisor {
 	s := &Supervisor{
 		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
-		setAside: o.SetAside, hungUp: o.HungUp, observer: o.Observer, fallback: o.Fallback, previous: o.Previous,
+		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, fallback: o.Fallback, previous: o.Previous,
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
 		notices: make(chan noticeCall), reports: make(chan report),

@@ -77,6 +77,8 @@ const (
 	refusedNoRollback   = "no-rollback"
 	refusedNoCommand    = "no-command"
 	refusedNoCandidate  = "no-candidate"
+	refusedMemory       = "memory"
+	refusedSelf         = "self"
 )
 
 func refuse(code, format string, args ...any) error {
@@ -95,9 +97,7 @@ func (s *Supervisor) onSwap(c swapCall) {
 	}
 	cmd, err := s.admit(r)
 	if err != nil {
-		s.observer.SwapEnded(r.Trigger, ResultRefused, "", 0)
-		s.record(nil, Event{Kind: "refused", Cause: err.Error(), Trigger: r.Trigger, Asker: r.Asker})
-		s.log.Info("swap refused", "trigger", string(r.Trigger), "cause", err.Error(), "uid", r.Asker.UID, "asker", r.Asker.Name, "askerPID", r.Asker.PID)
+		s.refused(r, err)
 		answer(Ticket{}, err)
 		return
 	}
@@ -105,6 +105,13 @@ func (s *Supervisor) onSwap(c swapCall) {
 	sw := &swap{trigger: r.Trigger, asker: r.Asker, done: done}
 	g := s.begin(cmd, sw)
 	answer(Ticket{ID: sw.id, Seq: sw.seq, Generation: g.n, PID: g.pid, Done: done}, nil)
+}
+
+// refused tells who watches of a swap that was not even tried.
+func (s *Supervisor) refused(r Request, err error) {
+	s.observer.SwapEnded(r.Trigger, ResultRefused, "", 0)
+	s.record(nil, Event{Kind: "refused", Cause: err.Error(), Trigger: r.Trigger, Asker: r.Asker})
+	s.log.Info("swap refused", "trigger", string(r.Trigger), "cause", err.Error(), "uid", r.Asker.UID, "asker", r.Asker.Name, "askerPID", r.Asker.PID)
 }
 
 // admit decides whether a request may begin, makes room for it where it is forced, and returns the
@@ -119,6 +126,9 @@ func (s *Supervisor) admit(r Request) (Command, error) {
 	if c := s.candidate; c != nil && !r.Force {
 		return Command{}, refuse(refusedBusy, "generation %d (pid %d) is %v, asked for by %s: wait for it, abort it, or use -force", c.n, c.pid, c.state, describe(c.trigger, c.asker))
 	}
+	if err := s.noRoom(); err != nil {
+		return Command{}, err
+	}
 	if s.drainingFull() && !r.Force {
 		return Command{}, refuse(refusedDraining, "%d generations are still draining (-max-draining %d): wait, or use -force, which kills the oldest", s.draining(), s.cfg.MaxDraining)
 	}
@@ -127,7 +137,7 @@ func (s *Supervisor) admit(r Request) (Command, error) {
 		return Command{}, err
 	}
 	if s.candidate != nil {
-		s.failCandidate("replaced", "replaced on request of "+describe(r.Trigger, r.Asker))
+		s.failCandidate(reasonReplaced, "replaced on request of "+describe(r.Trigger, r.Asker))
 	}
 	for s.drainingFull() {
 		s.killOldest()
@@ -174,6 +184,17 @@ func (s *Supervisor) commandFor(r Request) (Command, error) {
 	return cmd, nil
 }
 
+// noRoom returns a refusal where a second generation does not fit beside the current one.
+func (s *Supervisor) noRoom() error {
+	if s.room == nil || s.current == nil {
+		return nil
+	}
+	if err := s.room(); err != nil {
+		return refuse(refusedMemory, "%v: give the container more memory, or use -memory-check warn", err)
+	}
+	return nil
+}
+
 // draining counts the leaving generations that were current and still run.
 func (s *Supervisor) draining() int {
 	n := 0
@@ -217,7 +238,7 @@ func (s *Supervisor) begin(cmd Command, sw *swap) *generation {
 		g.code = startErrorCode(err)
 		s.become(g, Exited, err.Error())
 		s.candidate = g
-		s.failed(g, "exec", err.Error())
+		s.failed(g, reasonExec, err.Error())
 		return g
 	}
 	g.child, g.pid = child, child.PID()
@@ -304,7 +325,7 @@ func (s *Supervisor) remember(cmd Command) <-chan error {
 func (s *Supervisor) failCandidate(reason, cause string) {
 	g := s.candidate
 	limit := s.stopLimit(g)
-	drain := g.state == Settling && (reason == "replaced" || reason == "aborted" || reason == "shutdown")
+	drain := g.state == Settling && slices.Contains(unblamed, reason)
 	if !drain {
 		limit = min(limit, failedGrace)
 	}
@@ -314,7 +335,7 @@ func (s *Supervisor) failCandidate(reason, cause string) {
 		signal = s.shutdownSignal()
 	case drain:
 		signal = s.swapSignal()
-	case reason == "shutdown":
+	case reason == reasonShutdown:
 		limit = min(limit, shutdownGrace)
 	}
 	s.candidate = nil
@@ -326,15 +347,15 @@ func (s *Supervisor) failCandidate(reason, cause string) {
 func (s *Supervisor) failed(g *generation, reason, cause string) {
 	s.candidate = nil
 	s.log.Info("generation failed", "generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
-	g.timedOut = reason == "timeout"
+	g.failure = reason
 	s.report(g, reason, cause)
-	if s.shutdown != nil || reason == "replaced" || s.current != nil {
+	if s.shutdown != nil || reason == reasonReplaced || s.current != nil {
 		return
 	}
 	switch {
 	case s.restart.died != nil:
 		s.diedAlone(s.restart.died)
-	case g.trigger == TriggerStart && reason == "aborted":
+	case g.trigger == TriggerStart && reason == reasonAborted:
 		// Whoever aborted it is there to ask for another.
 	case g.trigger == TriggerStart && s.fallback != nil:
 		s.fallBack(cause)
@@ -348,10 +369,14 @@ func (s *Supervisor) fallBack(why string) {
 	cmd := *s.fallback
 	s.fallback, s.previous = nil, nil
 	s.cmd = cmd
-	s.log.Info("the saved command does not start: starting the command line's own", "cause", why)
 	if s.setAside != nil {
 		s.setAside(why)
 	}
+	if cmd.IsZero() {
+		s.log.Info("the saved command does not start, and there is no other: waiting for crankctl run", "cause", why)
+		return
+	}
+	s.log.Info("the saved command does not start: starting the command line's own", "cause", why)
 	s.begin(cmd, &swap{trigger: TriggerStart})
 }
 
@@ -440,7 +465,7 @@ func (s *Supervisor) onAbort(c abortCall) {
 	var r abortReply
 	if g := s.candidate; g != nil {
 		r.generation = g.n
-		s.failCandidate("aborted", "aborted on request of "+describe("abort", c.asker))
+		s.failCandidate(reasonAborted, "aborted by "+describe("crankctl", c.asker))
 	} else {
 		r.err = refuse(refusedNoCandidate, "no generation is being started: there is nothing to abort")
 	}

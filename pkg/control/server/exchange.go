@@ -69,6 +69,10 @@ func badBody(err error) error {
 	if errors.As(err, &tooLarge) {
 		return invalidf(http.StatusRequestEntityTooLarge, "the request is larger than %d bytes", tooLarge.Limit)
 	}
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return invalidf(http.StatusBadRequest, "cannot read the request: %q must not be a %s", wrong.Field, wrong.Value)
+	}
 	return invalidf(http.StatusBadRequest, "cannot read the request: %v", err)
 }
 

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"log"
 	"net"
 	"net/http"
@@ -201,9 +202,17 @@ func (x *exchange) identify() error {
 		return x.checkToken(c.token)
 	}
 	if own := geteuid(); c.asker.UID != own && c.asker.UID != 0 {
-		return deniedf(http.StatusForbidden, "uid %d may not control this crank, only uid %d and root may", c.asker.UID, own)
+		return deniedf(http.StatusForbidden, "uid %d may not control this crank: only %s may", c.asker.UID, owners(own))
 	}
 	return nil
+}
+
+// owners names who may control the crank of a user.
+func owners(uid int) string {
+	if uid == 0 {
+		return "root"
+	}
+	return fmt.Sprintf("uid %d and root", uid)
 }
 
 // checkToken compares digests, so that neither content nor length of the token shows in the time.

@@ -470,7 +470,7 @@ func TestSaved(t *testing.T) {
 	tests := []struct {
 		name  string
 		saved <-chan error
-		want  string
+		want  control.Saved
 	}{
 		{"saved", closed, "true"},
 		{"full disk", failed, "no space left on device"},

@@ -162,22 +162,22 @@ func stillServing(generation, pid int) string {
 }
 
 // saved waits a moment to hear whether the command is on disk.
-func (s *Server) saved(ctx context.Context, done <-chan error) string {
+func (s *Server) saved(ctx context.Context, done <-chan error) control.Saved {
 	if done == nil {
-		return "off"
+		return control.IsOff
 	}
 	timeout := time.NewTimer(s.savedTimeout)
 	defer timeout.Stop()
 	select {
 	case err := <-done:
 		if err != nil {
-			return err.Error()
+			return control.Saved(err.Error())
 		}
-		return "true"
+		return control.IsSaved
 	case <-timeout.C:
 	case <-ctx.Done():
 	}
-	return "pending"
+	return control.IsPending
 }
 
 func (s *Server) abort(x *exchange) error {
