@@ -145,7 +145,7 @@ func (c *crank) run() (code int, err error) {
 		if err := linux.SetSubreaper(); err != nil {
 			c.log.Error(err, "crank is not PID 1 and cannot adopt orphans: they are not reaped")
 		} else {
-			c.log.V(1).Info("crank is not PID 1: it adopts the orphans of its own processes only")
+			c.log.V(c.quiet()).Info("crank is not PID 1: it adopts the orphans of its own processes only")
 		}
 	}
 	return c.supervise(in)

@@ -22,7 +22,6 @@ func (c *crank) first() (supervisor.Command, supervisor.Options, error) {
 		c.log.V(c.quiet()).Info("the saved command belongs to another command line: starting this one", "conf", c.conf)
 	case saved.WhySaved:
 		c.log.Info("starting the saved command", "conf", c.conf)
-		o.Fallback = &supervisor.Command{} // there is no other: wait for one
 	case saved.WhyNone:
 		c.log.Info("waiting for a command, as in crankctl run -- /app", "ctl", c.ctl)
 	}

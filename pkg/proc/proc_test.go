@@ -307,10 +307,21 @@ func TestSignalState(t *testing.T) {
 	// Not a Go program: its runtime would install handlers.
 	own := startShell(t, "cat /proc/self/status").output(t)
 	for _, field := range []string{"SigBlk", "SigIgn"} {
-		if v := statusField(own, field); strings.Trim(v, "0") != "" {
-			t.Errorf("%s of the child: %s", field, v)
+		if v := signalSet(t, own, field); v != 0 {
+			t.Errorf("%s of the child: %x", field, v)
 		}
 	}
+}
+
+// signalSet returns a set of signals without 32 and 33: with the race detector this process has a C
+// library, which ignores them at times for its own purposes.
+func signalSet(t *testing.T, status, field string) uint64 {
+	t.Helper()
+	set, err := strconv.ParseUint(statusField(status, field), 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return set &^ (1<<31 | 1<<32)
 }
 
 func statusField(status, name string) string {
@@ -595,13 +606,13 @@ func TestFind(t *testing.T) {
 // signal that is only caught here is not ignored there.
 func TestInheritedIgnore(t *testing.T) {
 	if os.Getenv("CRANK_TEST_IGNORE") != "" {
-		fmt.Print("child ", statusField(startShell(t, "cat /proc/self/status").output(t), "SigIgn"), "\n")
+		fmt.Printf("child %x\n", signalSet(t, startShell(t, "cat /proc/self/status").output(t), "SigIgn"))
 		return
 	}
 	out := startShellWith(t, "trap '' HUP INT; exec "+self(t)+" -test.run=^TestInheritedIgnore$", func(s *Spec) {
 		s.Env = append(s.Env, "CRANK_TEST_IGNORE=1")
 	}).output(t)
-	if !strings.Contains(out, "child 0000000000000003\n") {
+	if !strings.Contains(out, "child 3\n") {
 		t.Errorf("got %q", out)
 	}
 }

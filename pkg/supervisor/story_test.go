@@ -203,16 +203,6 @@ func TestFallback(t *testing.T) {
 			w.exits(2, 4, 0)
 			w.wantExit(4)
 		},
-		"there is no other": func(t *testing.T) {
-			w := start(t, defaults, v2, func(o *Options) { o.Fallback = &Command{} })
-			w.exits(1, 3, 0)
-			w.wantStates("")
-			if len(w.setAside) != 1 {
-				t.Errorf("set aside because of %q", w.setAside)
-			}
-			w.run(v1)
-			w.wantStates("2 starting")
-		},
 		"it serves, then a restart fails": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Restart = RestartAlways }), v2, saved)
 			w.serve(1)

@@ -372,10 +372,6 @@ func (s *Supervisor) fallBack(why string) {
 	if s.setAside != nil {
 		s.setAside(why)
 	}
-	if cmd.IsZero() {
-		s.log.Info("the saved command does not start, and there is no other: waiting for crankctl run", "cause", why)
-		return
-	}
 	s.log.Info("the saved command does not start: starting the command line's own", "cause", why)
 	s.begin(cmd, &swap{trigger: TriggerStart})
 }

@@ -87,8 +87,15 @@ func start(t *testing.T, uri string, flags ...string) *instance {
 		close(i.ended)
 	}()
 	t.Cleanup(func() {
-		_ = i.process.Process.Kill() // most have ended
-		<-i.ended
+		// TERM, so that it takes its app along; most have ended.
+		_ = i.process.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-i.ended:
+		case <-time.After(patience):
+			t.Error("crank does not end")
+			_ = i.process.Process.Kill()
+			<-i.ended
+		}
 		if t.Failed() {
 			text, _ := os.ReadFile(log.Name())
 			t.Logf("crank's log:\n%s", text)
