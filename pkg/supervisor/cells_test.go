@@ -32,9 +32,9 @@ var cells = map[string]string{
 	"HUP/shutdown": "1 stopping; dropped HUPs 2",
 
 	"abort/idle":     "none; no-candidate",
-	"abort/first":    "1 stopping; 1 gets TERM; 1 failed: aborted by crankctl",
-	"abort/next":     "1 ready, 2 stopping; 2 gets TERM; 2 failed: aborted by crankctl",
-	"abort/settling": "1 ready, 2 stopping; 2 gets TERM; 2 failed: aborted by crankctl",
+	"abort/first":    "1 stopping; 1 gets TERM; 1 failed: aborted",
+	"abort/next":     "1 ready, 2 stopping; 2 gets TERM; 2 failed: aborted",
+	"abort/settling": "1 ready, 2 stopping; 2 gets TERM; 2 failed: aborted",
 	"abort/ready":    "1 ready; no-candidate",
 	"abort/leaving":  "1 stopping, 2 ready; no-candidate",
 	"abort/delay":    "1 ready; no-candidate; not ready",

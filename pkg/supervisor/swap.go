@@ -461,7 +461,7 @@ func (s *Supervisor) onAbort(c abortCall) {
 	var r abortReply
 	if g := s.candidate; g != nil {
 		r.generation = g.n
-		s.failCandidate(reasonAborted, "aborted by "+describe("crankctl", c.asker))
+		s.failCandidate(reasonAborted, describe("aborted", c.asker))
 	} else {
 		r.err = refuse(refusedNoCandidate, "no generation is being started: there is nothing to abort")
 	}
