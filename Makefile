@@ -30,7 +30,7 @@ demo: build
 
 ## test: everything that needs no container engine (with the race detector where cgo is there)
 test:
-	$(GO) test $(RACE) -timeout 25m ./...
+	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
 
 ## vet: go vet for Linux on every architecture, and crankctl for macOS
 vet:
