@@ -412,7 +412,7 @@ func TestCloseDoesNotWaitForReader(t *testing.T) {
 	s.SetPID(1)
 	wrote := make(chan error, 1)
 	go func() {
-		_, err := app.Write(make([]byte, 1<<20))
+		_, err := app.Write(make([]byte, 4*MaxLine))
 		app.Close()
 		wrote <- err
 	}()

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// MaxLine is the length in bytes, without prefix and newline, of the longest line that stays whole.
-const MaxLine = 64 << 10
+// MaxLine is the length in bytes, without prefix and newline, of the longest line that stays whole: 16
+// times what container runtimes and log shippers usually take for one.
+const MaxLine = 1 << 20
 
 // tagTime is RFC 3339 in UTC with milliseconds: the same length for every line.
 const tagTime = "2006-01-02T15:04:05.000Z"
@@ -98,7 +99,15 @@ func (t *tagger) add(text []byte) {
 
 func (t *tagger) endLine() {
 	t.put(t.partial, nil)
-	t.partial, t.mark = t.partial[:0], newLine
+	t.partial, t.mark = reuse(t.partial), newLine
+}
+
+// reuse empties a buffer, and gives the memory of an unusually long line back.
+func reuse(buffer []byte) []byte {
+	if cap(buffer) > 2*batchSize {
+		return nil
+	}
+	return buffer[:0]
 }
 
 func (t *tagger) put(text, more []byte) {
@@ -115,6 +124,6 @@ func (t *tagger) put(text, more []byte) {
 func (t *tagger) send() {
 	if len(t.batch) > 0 {
 		_, _ = t.to.Write(t.batch) // what cannot be written is dropped and counted
-		t.batch = t.batch[:0]
+		t.batch = reuse(t.batch)
 	}
 }

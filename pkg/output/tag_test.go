@@ -57,7 +57,7 @@ func TestTagLines(t *testing.T) {
 		{"twice and one", "a\n" + full + full + "z", []string{"| a", "| " + full, "+ " + full, "+ z"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			for _, size := range []int{1000, 4096, MaxLine - 1, MaxLine, MaxLine + 1, 1 << 20} {
+			for _, size := range []int{1000, 4096, MaxLine - 1, MaxLine, MaxLine + 1, 3 << 20} {
 				var got []string
 				for _, write := range tagAll([]byte(test.text), size).writes {
 					lines, ended := strings.CutSuffix(string(write), "\n")
@@ -95,7 +95,7 @@ func TestTagBatches(t *testing.T) {
 	if lines != chunkSize {
 		t.Errorf("%d lines, want %d", lines, chunkSize)
 	}
-	if cap(tag.batch)+cap(tag.partial) > 4*MaxLine {
+	if cap(tag.batch)+cap(tag.partial) > 4*batchSize {
 		t.Errorf("holds %d bytes", cap(tag.batch)+cap(tag.partial))
 	}
 }
@@ -150,5 +150,21 @@ func BenchmarkTag(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		tag.Write(chunk)
+	}
+}
+
+// TestTagGivesMemoryBack: one long line does not cost its memory for ever.
+func TestTagGivesMemoryBack(t *testing.T) {
+	tag := testTagger(io.Discard)
+	for range 3 {
+		if _, err := tag.Write(bytes.Repeat([]byte("x"), MaxLine)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := tag.Write([]byte("\nshort\n")); err != nil {
+			t.Fatal(err)
+		}
+		if held := cap(tag.batch) + cap(tag.partial); held > 4*batchSize {
+			t.Errorf("holds %d bytes", held)
+		}
 	}
 }
