@@ -291,9 +291,12 @@ func TestStartup(t *testing.T) {
 	i.want("/livez", 200)
 	i.want("/startupz", 503)
 	i.want("/readyz", 503)
-	if _, body := i.get("/readyz"); body != "[-]current failed: generation 1 is starting\n[+]shutdown ok\nreadyz check failed\n" {
-		t.Errorf("%q", body)
-	}
+	i.eventually("the reason is the starting generation", func() error {
+		if _, body := i.get("/readyz"); body != "[-]current failed: generation 1 is starting\n[+]shutdown ok\nreadyz check failed\n" {
+			return fmt.Errorf("%q", body)
+		}
+		return nil
+	})
 	i.wantSamples(map[string]float64{"ready": 0, "generation": 0, `processes{state="starting"}`: 1, `swaps_total{result="ok",trigger="start"}`: 0})
 	if err := os.WriteFile(gate, nil, 0o600); err != nil {
 		t.Fatal(err)
