@@ -30,6 +30,9 @@ demo: build
 
 ## test: everything that needs no container engine (with the race detector where cgo is there)
 test:
+	@[ "$$(id -u)" = 0 ] || echo "NOT TESTED without root: other users, full disks (grep -rn 'only root\|\[root\]\|\[mount\]' pkg test)"
+	@command -v systemd-notify >/dev/null || echo "NOT TESTED without systemd-notify: pkg/notify TestSystemdNotify"
+	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
 
 ## vet: go vet for Linux on every architecture, and crankctl for macOS

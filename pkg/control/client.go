@@ -65,9 +65,6 @@ func NewClient(address, tokenFile string) (*Client, error) {
 // Name returns what the crank that answered last calls itself; before that, what its address says.
 func (c *Client) Name() string { return c.name }
 
-// Address returns the path of the socket, or HOST:PORT.
-func (c *Client) Address() string { return c.address }
-
 // Dial connects and checks who serves the socket. The caller closes the connection.
 func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
 	conn, err := c.dial(ctx)

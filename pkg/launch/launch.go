@@ -243,6 +243,8 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 // lastWords is how long the end of a generation is held back at most.
 const lastWords = time.Second
 
+// holdBack polls: nobody tells when a socket has become empty. It runs only where an app has ended
+// with something unread, on a goroutine of its own.
 func (l *Launcher) holdBack(ch *child, e proc.Exit) {
 	for deadline := time.Now().Add(lastWords); !ch.receiver.Idle() && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)

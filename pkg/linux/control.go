@@ -56,7 +56,7 @@ func LockDirectory(dir string, limit time.Duration) (release func() error, err e
 		if !retry || time.Now().After(deadline) {
 			return nil, errors.Join(os.NewSyscallError("flock", err), file.Close())
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // a flock(2) that waits cannot be given a limit
 	}
 }
 

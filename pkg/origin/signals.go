@@ -12,8 +12,8 @@ import (
 // until package signals takes them. What is left is the runtime's own start.
 
 // early are the signals that somebody may send to a container that has just been started: TERM, HUP,
-// INT, QUIT, USR1, USR2, WINCH. Each takes 40 microseconds, and the first ones are safe first, so
-// the many others wait for package signals.
+// INT, QUIT, USR1, USR2, WINCH. All 58 took some 2 ms, these less than 1, and the first ones are safe
+// first: the many others wait for package signals.
 var early = [...]uint32{15, 1, 2, 3, 10, 12, 28}
 
 // Ignored are the signals that crank was started with as ignored, as far as that can be known: the

@@ -132,24 +132,6 @@ var optionTable = []option{
 		func(o Options) string { return formatNumber(int(o.Defer / time.Second)) }},
 }
 
-// ParseList parses a comma list of net-uris, as an environment variable holds it. Space around an
-// element is dropped, and so is an empty element. A path with a comma cannot be given in a list:
-// that takes a ParseAddress of its own.
-func ParseList(list string) ([]Address, error) {
-	var addresses []Address
-	for uri := range strings.SplitSeq(list, ",") {
-		if uri = strings.TrimSpace(uri); uri == "" {
-			continue
-		}
-		address, err := ParseAddress(uri)
-		if err != nil {
-			return nil, err
-		}
-		addresses = append(addresses, address)
-	}
-	return addresses, nil
-}
-
 // ParseAddress parses one net-uri. It touches nothing outside: users, groups, interfaces and
 // descriptors are looked at by Bind. The error names the part that is wrong, and what to write.
 func ParseAddress(uri string) (Address, error) {

@@ -130,27 +130,6 @@ func TestParseAddressErrors(t *testing.T) {
 	}
 }
 
-func TestParseList(t *testing.T) {
-	got, err := ParseList(" a=:80,\n a=/run/s?mode=0600, ,fd://3,")
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []Address{
-		{Name: "a", Network: "tcp", Port: 80},
-		{Name: "a", Network: "unix", Path: "/run/s", Options: Options{Mode: 0o600}},
-		{Name: "unknown", Network: "fd", FD: 3},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("list (-want +got):\n%s", diff)
-	}
-	if got, err := ParseList(""); got != nil || err != nil {
-		t.Errorf("an empty list is %v, %v", got, err)
-	}
-	if _, err := ParseList(":80,host:81"); err == nil || !strings.Contains(err.Error(), `"host:81"`) {
-		t.Errorf("the error %v does not name the element", err)
-	}
-}
-
 func FuzzParseAddress(f *testing.F) {
 	for _, seed := range []string{
 		":8080", "web=127.0.0.1:80?backlog=1&defer=3", "tcp6://[fe80::1%a=b]:1?v6only=0", "./a=b?mode=0660&user=x=y&group=1",

@@ -28,7 +28,12 @@ func TestMain(m *testing.M) {
 	default:
 		panic("no helper " + helper)
 	}
-	addresses, err := ParseList(strings.Join(os.Args[1:], ","))
+	var addresses []Address
+	var err error
+	for _, uri := range os.Args[1:] {
+		a, parseErr := ParseAddress(uri)
+		addresses, err = append(addresses, a), errors.Join(err, parseErr)
+	}
 	if err == nil {
 		_, err = Bind(addresses, funcr.New(func(_, args string) { fmt.Println(args) }, funcr.Options{}))
 	}

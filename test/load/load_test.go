@@ -38,21 +38,7 @@ const (
 // bin is where the programs are.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
-
-func runTests(m *testing.M) int {
-	var err error
-	if bin, err = os.MkdirTemp("", "load-bin-"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(bin)
-	if err := programs.Build(bin); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
 
 // instance is one crank, and the load on its sockets.
 type instance struct {

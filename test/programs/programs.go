@@ -6,7 +6,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"testing"
 )
+
+// Main builds the programs into a directory of their own, puts its path into dir, runs the tests and
+// removes it. It is the body of a TestMain, and returns the exit code.
+func Main(m *testing.M, dir *string) int {
+	var err error
+	if *dir, err = os.MkdirTemp("", "crank-bin-"); err == nil {
+		defer os.RemoveAll(*dir)
+		err = Build(*dir)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
 
 // Build builds crank, crankctl (and crankx, a link to it) and the app under test into dir, static
 // and without the race detector, as they are shipped.

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -25,20 +24,7 @@ const patience = 2 * time.Minute
 
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
-
-func testMain(m *testing.M) int {
-	var err error
-	if bin, err = os.MkdirTemp("", "crank"); err != nil {
-		panic(err)
-	}
-	defer os.RemoveAll(bin)
-	if err := programs.Build(bin); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
 
 // block returns the first code block of a language.
 func block(t *testing.T, language string) string {
