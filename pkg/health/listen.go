@@ -1,17 +1,14 @@
 package health
 
 import (
-	"errors"
 	"fmt"
 	"net"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/go-logr/logr"
 
-	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/sockets"
 )
 
@@ -21,9 +18,7 @@ const MaxConnections = 64
 
 // Listener accepts connections for probes.
 type Listener struct {
-	net.Listener
-	set   *sockets.Set
-	close sync.Once
+	*sockets.Listener
 
 	mu   sync.Mutex
 	open []*conn // the oldest first
@@ -39,30 +34,12 @@ func Listen(uri string, log logr.Logger) (*Listener, error) {
 	if !strings.HasPrefix(address.Network, "tcp") && address.Network != "unix" {
 		return nil, fmt.Errorf("cannot serve HTTP on %s: want a TCP address, as in :9090, or a unix socket's path", uri)
 	}
-	set, err := sockets.Bind([]sockets.Address{address}, log.V(1))
+	l, err := sockets.Listen(address, log.V(1))
 	if err != nil {
 		return nil, err
 	}
-	l := &Listener{set: set}
-	if l.Listener, err = listener(set.Sockets()[0].FD()); err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot serve HTTP on %s: %w", uri, err), set.Close())
-	}
-	return l, nil
+	return &Listener{Listener: l}, nil
 }
-
-// listener returns a net.Listener on a duplicate of fd, and leaves fd to its owner.
-func listener(fd int) (net.Listener, error) {
-	duplicate, err := linux.DuplicateFrom(fd, 3)
-	if err != nil {
-		return nil, err
-	}
-	file := os.NewFile(uintptr(duplicate), "http")
-	defer file.Close() // FileListener works on another duplicate
-	return net.FileListener(file)
-}
-
-// Bound returns where it listens, as a net-uri.
-func (l *Listener) Bound() string { return l.set.Sockets()[0].Bound() }
 
 // Accept waits for a connection, and closes the oldest one where there are too many.
 func (l *Listener) Accept() (net.Conn, error) {
@@ -86,12 +63,6 @@ func (l *Listener) add(c *conn) (oldest *conn) {
 	}
 	l.open = append(l.open, c)
 	return oldest
-}
-
-// Close ends Accept and removes the path of a unix socket. Further calls do nothing.
-func (l *Listener) Close() (err error) {
-	l.close.Do(func() { err = errors.Join(l.Listener.Close(), l.set.Close()) })
-	return err
 }
 
 // conn is an accepted connection.

@@ -2,41 +2,11 @@ package linux
 
 import (
 	"errors"
-	"io/fs"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// ListenControl returns a stream socket that listens at path, a file of mode perm that nobody
-// else could open at any moment: on Linux bind takes the mode of the new file from the inode of the
-// unbound socket, so the mode is right before there is a file, whatever the umask (which can only
-// remove bits). The caller closes the file and removes the path.
-func ListenControl(path string, perm fs.FileMode) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, os.NewSyscallError("socket", err)
-	}
-	file := os.NewFile(uintptr(fd), path)
-	if err := listenControl(fd, path, perm); err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return file, nil
-}
-
-func listenControl(fd int, path string, perm fs.FileMode) error {
-	if err := unix.Fchmod(fd, uint32(perm.Perm())); err != nil {
-		return os.NewSyscallError("fchmod", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return os.NewSyscallError("bind", err)
-	}
-	if err := unix.Listen(fd, unix.SOMAXCONN); err != nil {
-		return errors.Join(os.NewSyscallError("listen", err), unix.Unlink(path))
-	}
-	return nil
-}
 
 // LockDirectory takes an exclusive lock on a directory, for at most limit, and returns what
 // releases it. It needs no file of its own and ends with the process (flock(2)).

@@ -5,39 +5,29 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
 	"unicode"
 
+	"github.com/go-logr/logr"
+
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
 )
 
-const (
-	// MaxConnections is how many connections are served at a time; more wait in the socket's queue,
-	// so that a flood of them cannot take crank's descriptors.
-	MaxConnections = 64
-
-	// maxUnixPath is the longest path that fits sun_path with its final zero (unix(7)).
-	maxUnixPath = 107
-
-	dialTimeout = time.Second
-	lockTimeout = time.Second
-)
+// MaxConnections is how many connections are served at a time; more wait in the socket's queue,
+// so that a flood of them cannot take crank's descriptors.
+const MaxConnections = 64
 
 // Listener accepts connections to the control socket and says who made each of them.
 type Listener struct {
-	net.Listener
-	path  string      // of the unix socket; empty for TCP
-	file  fs.FileInfo // of path, as bound
-	token []byte      // TCP: what a request must bring
+	*sockets.Listener
+	token []byte // TCP: what a request must bring
 	slots chan struct{}
 	close sync.Once
 	ended chan struct{}
@@ -53,8 +43,8 @@ type Listener struct {
 func Listen(address, tokenFile string) (*Listener, error) {
 	l := &Listener{slots: make(chan struct{}, MaxConnections), ended: make(chan struct{})}
 	var err error
-	if hostport, ok := strings.CutPrefix(address, "tcp://"); ok {
-		err = l.listenTCP(hostport, tokenFile)
+	if hostPort, ok := strings.CutPrefix(address, "tcp://"); ok {
+		err = l.listenTCP(hostPort, tokenFile)
 	} else {
 		err = l.listenUnix(strings.TrimPrefix(address, "unix://"))
 	}
@@ -68,57 +58,35 @@ func (l *Listener) listenUnix(path string) error {
 	if path == "" || strings.HasPrefix(path, "@") {
 		return errors.New("it needs a path, since an abstract address has no permissions")
 	}
-	if len(path) > maxUnixPath {
-		return fmt.Errorf("the path is %d bytes long, the kernel takes %d: use a shorter -prefix or -ctl", len(path), maxUnixPath)
-	}
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return err
 	}
-	// Between the bind and the listen of one crank, its socket refuses connections and looks stale
-	// to another one: they take turns.
-	release, err := linux.LockDirectory(filepath.Dir(path), lockTimeout)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = release() }() // the descriptor is closed whatever it says
-	if err := removeStale(path); err != nil {
-		return err
-	}
-	file, err := linux.ListenControl(path, 0o600)
-	if err != nil {
-		return err
-	}
-	defer file.Close() // FileListener works on a duplicate
-	if l.Listener, err = net.FileListener(file); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	l.path = path
-	l.file, err = os.Lstat(path)
-	return err
+	return l.bind("unix://" + path + "?mode=0600")
 }
 
-// removeStale removes the socket at path if nobody serves it. Only ECONNREFUSED proves that: a full
-// queue answers EAGAIN, a socket of another type EPROTOTYPE, and both are alive.
-func removeStale(path string) error {
-	file, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
+func (l *Listener) listenTCP(hostPort, tokenFile string) error {
+	address, err := sockets.ParseAddress("tcp://" + hostPort)
 	if err != nil {
 		return err
 	}
-	if file.Mode().Type() != fs.ModeSocket {
-		return errors.New("it exists and is not a socket: remove it, or choose another -ctl or -name")
+	host, err := netip.ParseAddr(address.Host)
+	if address.Host != "localhost" && (err != nil || !host.IsLoopback()) {
+		return errors.New("only a loopback address is allowed: who reaches it can run any command")
 	}
-	conn, err := net.DialTimeout("unix", path, dialTimeout)
-	if err == nil {
-		conn.Close()
+	if l.token, err = readToken(tokenFile); err != nil {
+		return err
 	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return fmt.Errorf("another process serves it%s: stop it, or choose another -ctl or -name", because(err))
+	return l.bind("tcp://" + hostPort)
+}
+
+func (l *Listener) bind(uri string) error {
+	address, err := sockets.ParseAddress(uri)
+	if err != nil {
+		return err
 	}
-	return os.Remove(path)
+	l.Listener, err = sockets.Listen(address, logr.Discard())
+	return err
 }
 
 func because(err error) string {
@@ -126,25 +94,6 @@ func because(err error) string {
 		return ""
 	}
 	return fmt.Sprintf(" (%v)", err)
-}
-
-func (l *Listener) listenTCP(hostport, tokenFile string) error {
-	host, port, err := net.SplitHostPort(hostport)
-	if err != nil {
-		return err
-	}
-	if host == "localhost" {
-		host = "127.0.0.1"
-	}
-	addr, err := netip.ParseAddr(host)
-	if err != nil || !addr.IsLoopback() {
-		return errors.New("only a loopback address is allowed: who reaches it can run any command")
-	}
-	if l.token, err = readToken(tokenFile); err != nil {
-		return err
-	}
-	l.Listener, err = net.Listen("tcp", net.JoinHostPort(host, port))
-	return err
 }
 
 func readToken(path string) ([]byte, error) {
@@ -174,17 +123,8 @@ func readToken(path string) ([]byte, error) {
 
 // Close ends Accept and removes the socket's path, unless another socket is there by now.
 func (l *Listener) Close() error {
-	var err error
-	l.close.Do(func() {
-		close(l.ended)
-		if l.path != "" {
-			if now, statErr := os.Lstat(l.path); statErr == nil && os.SameFile(l.file, now) {
-				err = os.Remove(l.path)
-			}
-		}
-		err = cmp.Or(l.Listener.Close(), err)
-	})
-	return err
+	l.close.Do(func() { close(l.ended) })
+	return l.Listener.Close()
 }
 
 // Accept waits for a connection and for one of the MaxConnections slots.
