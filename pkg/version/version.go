@@ -2,6 +2,7 @@
 package version
 
 import (
+	"cmp"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -18,10 +19,20 @@ type Info struct {
 	Platform string // linux/amd64
 }
 
+// What a build without the repository, such as the Dockerfile's, sets with -ldflags -X. They come before
+// what the linker recorded.
+var (
+	release  string // Info.Version
+	revision string // Info.Revision
+)
+
 // Get returns the Info of the running program. It is read once, at the first call.
 var Get = sync.OnceValue(func() Info {
 	build, _ := debug.ReadBuildInfo()
-	return fromBuild(build)
+	info := fromBuild(build)
+	info.Version = cmp.Or(release, info.Version)
+	info.Revision = cmp.Or(revision, info.Revision)
+	return info
 })
 
 // String describes the running program on one line, without its name.

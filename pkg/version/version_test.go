@@ -1,6 +1,9 @@
 package version
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -42,5 +45,32 @@ func TestOwnBuild(t *testing.T) {
 	}
 	if first, second := Get(), Get(); first != second {
 		t.Error("two answers differ")
+	}
+}
+
+// The Dockerfile has no repository to read the version from: it sets these variables by name.
+func TestStamped(t *testing.T) {
+	const symbol = "github.com/crankctl/crank/pkg/version."
+	dockerfile, err := os.ReadFile("../../Dockerfile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(t.TempDir(), "crank")
+	flags := "-X " + symbol + "release=v9.8.7 -X " + symbol + "revision=fedcba9876543210"
+	for _, name := range []string{"release", "revision"} {
+		if !strings.Contains(string(dockerfile), "-X "+symbol+name+"=") {
+			t.Errorf("the Dockerfile does not set %s", name)
+		}
+	}
+	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags", flags, "-o", exe, "../../cmd/crank")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	out, err := exec.Command(exe, "-version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "crank v9.8.7 (fedcba987654, " + runtime.Version(); !strings.HasPrefix(string(out), want) {
+		t.Errorf("got  %s\nwant %s…", out, want)
 	}
 }
