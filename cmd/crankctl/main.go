@@ -107,8 +107,8 @@ func (s *session) verb(c *command, args []string) error {
 		s.ctx, cancel = context.WithTimeout(s.ctx, limit)
 		defer cancel()
 	}
-	if c.local {
-		return act(s, fs.Args())
+	if c.local || c == cmdReady && fs.NArg() > 0 { // ready URL asks that
+		return s.onlyOneOrZero(c, act(s, fs.Args()))
 	}
 	targets, err := s.targets()
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *session) verb(c *command, args []string) error {
 // onlyOneOrZero is for ready: a probe knows yes and no, and Docker reserves the other codes.
 func (s *session) onlyOneOrZero(c *command, err error) error {
 	var usage *usageError
-	if c != cmdReady || errors.As(err, &usage) {
+	if err == nil || c != cmdReady || errors.As(err, &usage) {
 		return err
 	}
 	return errors.New(err.Error())
