@@ -72,8 +72,8 @@ GEN  PID  STATE     AGE   READY IN  STATUS                   COMMAND
 3    42   stopping  2h3m  1.1s      draining 12s of 30s      /app --v1
 4    57   ready     12s   1.2s      Gunicorn arbiter booted  /app --v2
 
-FD  SOCKET      BOUND
-3   http=:8080  tcp://[::]:8080
+FD  SOCKET            BOUND
+3   http=tcp://:8080  tcp://[::]:8080
 
 last swap: run 3 -> 4 in 2.2s
 `, ""})

@@ -87,11 +87,7 @@ func headline(status control.Status) string {
 func socketRows(sockets []control.Socket) [][]string {
 	rows := [][]string{{"FD", "SOCKET", "BOUND"}}
 	for _, socket := range sockets {
-		name := socket.Address
-		if socket.Name != "" {
-			name = socket.Name + "=" + name
-		}
-		rows = append(rows, []string{fmt.Sprint(socket.FD), name, socket.Bound})
+		rows = append(rows, []string{fmt.Sprint(socket.FD), socket.Address, socket.Bound})
 	}
 	return rows
 }

@@ -62,7 +62,7 @@ func serve(t *testing.T, dir, name string) *servertest.Fake {
 		return control.Info{
 			Name: name, PID: 1, Version: "v1.2.3", Go: "go1.26.0", Started: time.Now().Add(-2*time.Hour - 3*time.Minute),
 			Prefix: "/run/crank", Conf: "/run/crank/web.conf", Ctl: "/run/crank/web.ctl",
-			Sockets:  []control.Socket{{Name: "http", FD: 3, Address: ":8080", Bound: "tcp://[::]:8080"}},
+			Sockets:  []control.Socket{{Name: "http", FD: 3, Address: "http=tcp://:8080", Bound: "tcp://[::]:8080"}},
 			Settings: map[string]string{"stop": "20s", "bind": "http=:8080"},
 		}
 	}})

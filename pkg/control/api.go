@@ -231,7 +231,7 @@ type Ready struct {
 type Socket struct {
 	Name    string `json:"name"`
 	FD      int    `json:"fd"` // its number in the app
-	Address string `json:"address"`
+	Address string `json:"address"` // as it was asked for, with its name
 	Bound   string `json:"bound"` // what getsockname says
 }
 

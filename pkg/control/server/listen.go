@@ -171,7 +171,8 @@ func askerOf(c net.Conn) (supervisor.Asker, error) {
 	var who supervisor.Asker
 	var credErr error
 	err = raw.Control(func(fd uintptr) { who.UID, who.PID, credErr = linux.PeerCredentials(fd) })
-	if who.PID > 0 {
+	who.Name = "another container"
+	if who.PID > 0 { // 0: it has no pid in crank's pid namespace
 		who.Name = commandName(who.PID)
 	}
 	return who, cmp.Or(err, credErr)
