@@ -1,4 +1,4 @@
-# What there is to do here. Go and make are all that is needed; bin/ is all that is written.
+# What there is to do here. Go and make are all that is needed, but for the e2e targets; bin/ is all that is written.
 
 GO      ?= go
 CGO     := $(shell $(GO) env CGO_ENABLED)
@@ -33,11 +33,38 @@ test:
 	@[ "$$(id -u)" = 0 ] || echo "NOT TESTED without root: other users, full disks (grep -rn 'only root\|\[root\]\|\[mount\]' pkg test)"
 	@command -v systemd-notify >/dev/null || echo "NOT TESTED without systemd-notify: pkg/notify TestSystemdNotify"
 	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
+	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
+	cd test/manifests && $(GO) test -count=1 ./... # a module of its own, for its many dependencies
+
+## e2e: the image in a Docker engine (needs a docker client and an engine that answers)
+e2e:
+	$(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/docker
+
+## e2e-k8s: the chart on the cluster of KUBECONFIG (needs kubectl, helm, docker; see test/e2e/kubernetes)
+# IN_CLUSTER runs a command where the cluster's addresses can be reached; LOAD_IMAGE takes the names of images
+# and brings them from the Docker engine to the cluster's nodes.
+IN_CLUSTER ?=
+LOAD_IMAGE ?=
+e2e-k8s:
+	$(GO) test -tags e2e -c -o bin/e2e-kubernetes ./test/e2e/kubernetes
+	CRANK_E2E_LOAD_IMAGE="$(LOAD_IMAGE)" $(IN_CLUSTER) bin/e2e-kubernetes -test.v -test.timeout 40m
+
+VERSION  := $(shell git describe --tags --always 2>/dev/null || echo devel)
+REVISION := $(shell git rev-parse HEAD 2>/dev/null)
+IMAGE    ?= crank
+BUILD_FLAGS ?=
+
+## image: crank's own image, as IMAGE
+image:
+	docker build $(BUILD_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		--build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ) -t $(IMAGE) .
 
 ## vet: go vet for Linux on every architecture, and crankctl for macOS
 vet:
 	$(GO) vet ./...
+	$(GO) vet -tags e2e ./test/e2e/...
+	cd test/manifests && $(GO) vet ./...
 	@for arch in amd64 arm64 arm ppc64le s390x riscv64; do \
 		echo "GOARCH=$$arch go build ./cmd/..."; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/crank && \
@@ -48,7 +75,8 @@ vet:
 ## lint: gofmt and golangci-lint
 lint: $(GOLANGCI_LINT)
 	@test -z "$$(gofmt -l cmd pkg test)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test; exit 1; }
-	$(GOLANGCI_LINT) run ./...
+	$(GOLANGCI_LINT) run --build-tags e2e ./...
+	cd test/manifests && $(CURDIR)/$(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...
 
 $(GOLANGCI_LINT):
 	@mkdir -p bin
@@ -72,4 +100,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test vet lint golden fuzz clean
+.PHONY: help build demo test e2e e2e-k8s image vet lint golden fuzz clean
