@@ -3,10 +3,11 @@
 #     COPY --from=crank /crank /crankctl /usr/local/bin/
 #
 # Builds with BuildKit, docker's classic builder and buildah (buildah bud --format docker: the OCI format
-# knows no HEALTHCHECK). Go compiles for any architecture on any other, so nothing is emulated: BuildKit takes
-# the architecture from --platform linux/arm64, the others from --build-arg GOARCH=arm64 (and GOARM=7 for arm)
-# beside it. Only BuildKit knows BUILDPLATFORM; the others run on something else than amd64 with
-# --build-arg BUILDPLATFORM=linux/arm64.
+# knows no HEALTHCHECK). Go compiles for any architecture on any other, so nothing is emulated: BuildKit and
+# buildah take the architecture from --platform linux/arm64. The classic builder cannot copy from a stage of
+# another platform: --build-arg GOARCH=arm64 (and GOARM=7 for arm) gives it programs for another architecture, in
+# an image that says its own. Only BuildKit knows BUILDPLATFORM; the others run on something else than amd64
+# with --build-arg BUILDPLATFORM=linux/arm64.
 ARG GO_VERSION=1.26
 ARG BUILDPLATFORM
 
@@ -28,7 +29,7 @@ RUN variant=${TARGETVARIANT#v} \
     -ldflags="-s -w -X github.com/crankctl/crank/pkg/version.release=$VERSION -X github.com/crankctl/crank/pkg/version.revision=$REVISION" \
     ./cmd/crank ./cmd/crankctl \
  && ln -s crankctl /out/crankx \
- && mkdir -p /out/etc /out/run/crank \
+ && mkdir -p /out/etc /out/run /empty \
  && echo 'crank:x:65532:65532:crank:/:/crank' >/out/etc/passwd \
  && echo 'crank:x:65532:' >/out/etc/group
 
@@ -46,7 +47,7 @@ LABEL org.opencontainers.image.title="crank" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
 COPY --from=build /out/ /
-COPY --from=build --chown=65532:65532 /out/run/crank /run/crank
+COPY --from=build --chown=65532:65532 /empty /run/crank
 USER 65532:65532
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 CMD ["/crankctl", "ready"]
 ENTRYPOINT ["/crank", "--"]

@@ -28,6 +28,7 @@ type options struct {
 	notify, status string
 	fail           string
 	errno          int
+	eat            int
 	// How it ends.
 	exit         int
 	exitAfter    time.Duration
@@ -49,7 +50,7 @@ type options struct {
 func (o *options) flags() *flag.FlagSet {
 	fs := flag.NewFlagSet("app", flag.ContinueOnError)
 	fs.StringVar(&o.serve, "serve", "http", "`what` to serve on every socket: http, echo, none")
-	fs.StringVar(&o.body, "body", "", "the `text` that http answers; default: generation and pid")
+	fs.StringVar(&o.body, "body", "", "the `text` that http answers, after the time that ?delay= says; default: generation and pid")
 	fs.StringVar(&o.listen, "listen", "", "TCP `address` to bind where no socket was passed")
 	fs.BoolVar(&o.acceptEarly, "accept-before-ready", false, "serve from the start")
 
@@ -59,6 +60,7 @@ func (o *options) flags() *flag.FlagSet {
 	fs.StringVar(&o.status, "status", "", "say STATUS=`text` before READY")
 	fs.StringVar(&o.fail, "fail", "", "say X_CRANK_FAILED=`reason` in the place of READY")
 	fs.IntVar(&o.errno, "errno", 0, "say ERRNO=`number` in the place of READY")
+	fs.IntVar(&o.eat, "eat", 0, "before READY use so many `MiB` of memory, and say so on stdout")
 
 	fs.IntVar(&o.exit, "exit", -1, "exit with this `code` after -exit-after")
 	fs.DurationVar(&o.exitAfter, "exit-after", 0, "counted from the start, or from READY")
@@ -190,6 +192,9 @@ func (o options) becomeReady(ctx context.Context) bool {
 	case <-ctx.Done():
 		return false
 	case <-time.After(o.readyAfter):
+	}
+	if o.eat > 0 {
+		eat(o.eat)
 	}
 	if o.status != "" {
 		o.say("STATUS=" + o.status)

@@ -131,8 +131,8 @@ func TestServes(t *testing.T) {
 			}
 			defer conn.Close()
 			conn.SetDeadline(time.Now().Add(patience))
-			request := "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
-			want := map[string]string{"http": "HTTP/1.0 200 OK\r\n", "echo": "GET / HTTP/1.0\r\n"}[serve]
+			request := "GET /?delay=1ms HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
+			want := map[string]string{"http": "HTTP/1.0 200 OK\r\n", "echo": "GET /?delay=1ms HTTP/1.0\r\n"}[serve]
 			reader := bufio.NewReader(conn)
 			io.WriteString(conn, request)
 			if got, err := reader.ReadString('\n'); got != want {
@@ -154,6 +154,12 @@ func TestIgnoresTerm(t *testing.T) {
 		p.expect(t, fmt.Sprintf("signal %d", sig))
 	}
 	p.Process.Kill()
+}
+
+func TestEats(t *testing.T) {
+	p := startApp(t, command("-serve none -notify fd -eat 3"))
+	p.expect(t, "eaten 3")
+	p.terminate(t)
 }
 
 func command(args string) *exec.Cmd {

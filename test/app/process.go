@@ -90,3 +90,18 @@ func wants(args []string, name string) bool {
 	return slices.Contains(args, "-"+name) || slices.Contains(args, "--"+name) ||
 		os.Getenv("APP_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))) == "true"
 }
+
+// eaten keeps the memory that eat took.
+var eaten [][]byte
+
+// eat takes memory and uses every page of it.
+func eat(mib int) {
+	for range mib {
+		chunk := make([]byte, 1<<20)
+		for i := 0; i < len(chunk); i += os.Getpagesize() {
+			chunk[i] = 1
+		}
+		eaten = append(eaten, chunk)
+	}
+	fmt.Println("eaten", mib)
+}

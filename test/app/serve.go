@@ -15,6 +15,9 @@ import (
 	"github.com/crankctl/crank/pkg/child"
 )
 
+// version is set by the linker (-X main.version=v2), so that two builds of the app answer differently.
+var version string
+
 // server serves on what the app was given.
 type server struct {
 	options
@@ -116,7 +119,14 @@ func (s *server) serveHTTP(ctx context.Context) error {
 	if body == "" {
 		body = fmt.Sprintf("generation %s pid %d\n", os.Getenv("CRANK_GENERATION"), os.Getpid())
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	if version != "" {
+		body = "version " + version + " " + body
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if delay, err := time.ParseDuration(r.FormValue("delay")); err == nil { // /?delay=3s
+			fmt.Println("delaying", delay)
+			time.Sleep(delay)
+		}
 		io.WriteString(w, body)
 	})}
 	return child.ServeDraining(ctx, s.drain, srv, s.listeners...)
