@@ -230,9 +230,9 @@ type Ready struct {
 // Socket is one socket that crank holds.
 type Socket struct {
 	Name    string `json:"name"`
-	FD      int    `json:"fd"` // its number in the app
+	FD      int    `json:"fd"`      // its number in the app
 	Address string `json:"address"` // as it was asked for, with its name
-	Bound   string `json:"bound"` // what getsockname says
+	Bound   string `json:"bound"`   // what getsockname says
 }
 
 // Info describes the crank process itself.
