@@ -536,8 +536,9 @@ func TestKillWaitsUntilGone(t *testing.T) {
 	f := start(t, func(s *Server) { s.pollInterval = time.Hour }) // events alone must wake it
 	killed := make(chan supervisor.KillRequest, 1)
 	f.fake.OnKill = func(k supervisor.KillRequest) ([]supervisor.GenerationStatus, error) {
+		before := f.fake.Status().Generations // the test takes them away once it has heard of k
 		killed <- k
-		return f.fake.Status().Generations, nil
+		return before, nil
 	}
 	answered := make(chan error, 1)
 	pid := 42
