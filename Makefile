@@ -47,6 +47,7 @@ e2e:
 IN_CLUSTER ?=
 LOAD_IMAGE ?=
 e2e-k8s:
+	@mkdir -p bin
 	$(GO) test -tags e2e -c -o bin/e2e-kubernetes ./test/e2e/kubernetes
 	CRANK_E2E_LOAD_IMAGE="$(LOAD_IMAGE)" $(IN_CLUSTER) bin/e2e-kubernetes -test.v -test.timeout 40m
 
