@@ -23,11 +23,11 @@ import (
 // Config is what all generations have in common.
 type Config struct {
 	Name         string
-	Ctl          string // CRANK_CTL for the app; empty: none
-	NotifyDir    string // of the notify sockets; empty: abstract addresses
+	Ctl          string          // CRANK_CTL for the app; empty: none
+	NotifyDir    string          // of the notify sockets; empty: abstract addresses
 	Profile      profile.Profile // how the app is told of its sockets
 	ListenPID    bool            // LISTEN_PID is set where the profile sets LISTEN_FDS
-	StdinSocket  bool // the first socket is also descriptor 0
+	StdinSocket  bool            // the first socket is also descriptor 0
 	NoNewPrivs   bool
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
