@@ -50,6 +50,9 @@ func run(args []string) int {
 	case cfg.Help:
 		fmt.Print(config.Usage())
 		return 0
+	case cfg.Profile == config.ProfileHelp:
+		fmt.Print(config.Profiles())
+		return 0
 	case cfg.Version:
 		fmt.Println("crank", version.String())
 		return 0
@@ -301,7 +304,7 @@ func (c *crank) serveControl() (stop func()) {
 
 func (c *crank) launchConfig() launch.Config {
 	l := launch.Config{
-		Name: c.cfg.Name, Ctl: c.ctl, ListenPID: bool(c.cfg.ListenPID), StdinSocket: bool(c.cfg.StdinSocket),
+		Name: c.cfg.Name, Ctl: c.ctl, Profile: c.cfg.Preset, ListenPID: bool(c.cfg.ListenPID), StdinSocket: bool(c.cfg.StdinSocket),
 		NoNewPrivs: bool(c.cfg.NoNewPrivs), WarnOfMemory: c.cfg.MemoryCheck == "warn", Output: output.Mode(c.cfg.Output),
 		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
 		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Log: c.log,

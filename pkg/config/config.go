@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/kelseyhightower/envconfig"
+
+	"github.com/crankctl/crank/pkg/profile"
 )
 
 // prefix is envconfig's; every variable begins with it and an underscore.
@@ -64,7 +66,8 @@ type Config struct {
 	Install string `ignored:"true"` // the directory to install into, and exit
 
 	Command  []string          `ignored:"true"` // what follows the flags
-	Explicit map[string]Source `ignored:"true"` // where each setting came from, by flag name
+	Preset   profile.Profile   `ignored:"true"` // what Profile names; its settings are in this Config already
+	Explicit map[string]Source `ignored:"true"` // where each setting came from, by flag name; Default: also from the profile
 	Warnings []string          `ignored:"true"` // for the log: variables that mean nothing to crank
 }
 
@@ -84,11 +87,11 @@ func (s Source) String() string { return [...]string{"default", "variable", "fla
 // process. A variable that is empty counts as not set; a flag that is empty does not.
 //
 // An error names the flag or variable, its value, and what is accepted instead: crank then exits
-// 125. Where Help or Version is true, nothing else in the Config counts.
+// 125. Where Help or Version is true, or Profile is ProfileHelp, nothing else in the Config counts.
 func Load(args []string) (Config, error) {
 	c := defaults()
 	envErr := c.loadEnvironment() // reported last: -help must work whatever is set
-	if err := c.loadFlags(args); err != nil || c.Help || c.Version {
+	if err := c.loadFlags(args); err != nil || c.Help || c.Version || c.Profile == ProfileHelp {
 		return c, err
 	}
 	if envErr != nil {
@@ -97,6 +100,7 @@ func Load(args []string) (Config, error) {
 	if err := c.check(); err != nil {
 		return c, err
 	}
+	c.applyProfile()
 	c.derive()
 	c.Warnings = unknownVariables(os.Environ())
 	return c, nil

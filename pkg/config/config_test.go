@@ -37,7 +37,7 @@ func load(t *testing.T, variables map[string]string, args ...string) Config {
 
 func TestDefaults(t *testing.T) {
 	want := Config{
-		ListenPID: true, Profile: "systemd",
+		ListenPID: true, Profile: "systemd", Preset: preset(t, "systemd"),
 		StartTimeout: Seconds(30 * time.Second), Settle: Seconds(time.Second), Ready: "none",
 		ReadyInterval: Seconds(time.Second), ReadyTimeout: Seconds(time.Second),
 		MaxExtend: Seconds(10 * time.Minute), Watchdog: "report", MemoryCheck: "warn",
@@ -58,7 +58,7 @@ var everySetting = []struct {
 	{"bind", ":8080", func(c Config) (any, any) { return c.Bind, Binds{":8080"} }},
 	{"stdin-socket", "true", func(c Config) (any, any) { return c.StdinSocket, Switch(true) }},
 	{"listen-pid", "false", func(c Config) (any, any) { return c.ListenPID, Switch(false) }},
-	{"profile", "systemd", func(c Config) (any, any) { return c.Profile, "systemd" }},
+	{"profile", "none", func(c Config) (any, any) { return []any{c.Profile, c.Preset.Name}, []any{"none", "none"} }},
 	{"start", "10", func(c Config) (any, any) { return c.StartTimeout, Seconds(10 * time.Second) }},
 	{"settle", "0", func(c Config) (any, any) { return c.Settle, Seconds(0) }},
 	{"ready", "notify", func(c Config) (any, any) { return c.Ready, "notify" }},
@@ -426,7 +426,6 @@ func TestLater(t *testing.T) {
 		{"ready-timeout", []string{"1s"}, []string{"2s"}},
 		{"watchdog", []string{"report"}, []string{"swap", "exit"}},
 		{"check", []string{""}, []string{"true secret"}},
-		{"profile", []string{"systemd"}, []string{"none", "nginx", "help"}},
 		{"redact", []string{""}, []string{"secret.*"}},
 	} {
 		s := setting(t, test.flag)
@@ -465,7 +464,7 @@ func TestLaterIsTheOnlyFence(t *testing.T) {
 		"-notify-parent", "-profile", "nginx", "-watchdog", "swap", "-memory-check", "refuse", "-ready-interval", "2")
 	want := map[string]string{
 		"bind": ":1", "http": ":9090", "check": "***", "redact": "***", "ready": "5s", "notify-parent": "true",
-		"profile": "nginx", "watchdog": "swap", "memory-check": "refuse", "ready-interval": "2s",
+		"profile": "nginx", "stop-signal": "QUIT", "watchdog": "swap", "memory-check": "refuse", "ready-interval": "2s",
 	}
 	if diff := cmp.Diff(want, c.Settings()); diff != "" {
 		t.Error(diff)

@@ -38,6 +38,8 @@ func ManPage() string {
 		fmt.Fprintf(&b, ".SS Not in this version\nThese are refused unless they have their default: %s.\n",
 			roff(list(names, "and")))
 	}
+	manRows(&b, "PROFILES", profileRows())
+	fmt.Fprintf(&b, ".PP\nThe variables are those for %s. %s\n", roff(exampleBinds), roff(profileRules))
 	manRows(&b, "SIGNALS", signalRows)
 	manRows(&b, "FILES", files)
 	b.WriteString(".SH EXIT STATUS\n")

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/crankctl/crank/pkg/profile"
 )
 
 // Setting is one row of the table.
@@ -53,10 +55,9 @@ var settings = []Setting{
 	{Flag: "listen-pid", Var: "CRANK_LISTEN_PID", Group: groupSockets, Default: "true",
 		Doc:   "set LISTEN_PID; false where a wrapper between crank and the app has a pid of its own",
 		field: func(c *Config) any { return &c.ListenPID }},
-	{Flag: "profile", Var: "CRANK_PROFILE", Arg: "NAME", Group: groupSockets, Default: "systemd",
-		Doc:   "presets for servers that spell the passing of sockets in another way; so far systemd",
-		Later: "the presets for other servers come later", Now: []string{"systemd"},
-		accept: oneOf("systemd", "nginx", "php-fpm", "haproxy", "unicorn", "puma", "server-starter", "java", "none", "help"),
+	{Flag: "profile", Var: "CRANK_PROFILE", Arg: "NAME", Group: groupSockets, Default: profile.Default,
+		Doc:    "presets for servers that take their sockets in another way, see Profiles; help prints them",
+		accept: oneOf(append(profile.Names(), ProfileHelp)...),
 		field:  func(c *Config) any { return &c.Profile }},
 
 	{Flag: "start", Var: "CRANK_START_TIMEOUT", Arg: "DURATION", Group: groupStart, Default: "30s",

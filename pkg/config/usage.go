@@ -59,6 +59,7 @@ func Usage() string {
 	if names := laterFlags(); len(names) > 0 {
 		fmt.Fprintf(&b, "\nNot in this version, and refused\n  %s\n", wrap(strings.Join(names, " "), width-2, 2))
 	}
+	fmt.Fprintf(&b, "\nProfiles, with %s\n%s  %s\n", exampleBinds, profileTable(), wrap(profileRules, width-2, 2))
 	b.WriteString("\nExit codes\n")
 	for _, e := range exitCodes {
 		fmt.Fprintf(&b, "  %-10s %s\n", e.code, e.doc)
@@ -158,6 +159,7 @@ func Markdown() string {
 		}
 		b.WriteByte('\n')
 	}
+	b.WriteString(profileMarkdown())
 	if rows := later(); len(rows) > 0 {
 		b.WriteString("### Not in this version\n\nThese names are taken. Anything but the default is refused.\n\n" +
 			"| flag | variable | default | will be |\n|---|---|---|---|\n")

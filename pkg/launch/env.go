@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/crankctl/crank/pkg/profile"
 	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
 )
@@ -24,7 +25,8 @@ var removed = []string{
 }
 
 // environ returns exactly what generation n gets: crank's own environment less what is crank's,
-// then the changes of the command, then what crank says. No variable is there twice.
+// then the changes of the command, then what crank says. No variable is there twice. The variables of
+// the profile are defaults: one that was given is left alone.
 func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 	env := slices.DeleteFunc(slices.Clone(l.cfg.Environ), func(entry string) bool {
 		return l.isCranks(supervisor.EnvKey(entry))
@@ -41,8 +43,14 @@ func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 	if l.cfg.Ctl != "" {
 		own = append(own, "CRANK_CTL="+l.cfg.Ctl)
 	}
-	if held := l.sockets.Sockets(); len(held) > 0 {
+	held := l.sockets.Sockets()
+	if l.listens() {
 		own = append(own, "LISTEN_FDS="+strconv.Itoa(len(held)), "LISTEN_FDNAMES="+names(held))
+	}
+	for _, entry := range l.cfg.Profile.Environ(passed(held)) {
+		if key := supervisor.EnvKey(entry); !has(env, key) {
+			own = append(own, entry)
+		}
 	}
 	for _, entry := range own {
 		env = set(env, entry)
@@ -52,6 +60,24 @@ func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 
 func (l *Launcher) isCranks(key string) bool {
 	return slices.Contains(l.cfg.Settings, key) || slices.Contains(removed, key)
+}
+
+// listens reports whether the app is told of its sockets as systemd does it.
+func (l *Launcher) listens() bool {
+	return l.cfg.Profile.Listen && len(l.sockets.Sockets()) > 0
+}
+
+// passed returns the sockets as the app has them.
+func passed(held []*sockets.Socket) []profile.Socket {
+	var all []profile.Socket
+	for i, s := range held {
+		all = append(all, profile.Socket{FD: 3 + i, Bound: s.Bound()})
+	}
+	return all
+}
+
+func has(env []string, key string) bool {
+	return slices.ContainsFunc(env, func(entry string) bool { return supervisor.EnvKey(entry) == key })
 }
 
 // set makes one change, "K=V" or "K-".

@@ -15,6 +15,7 @@ import (
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/proc"
+	"github.com/crankctl/crank/pkg/profile"
 	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
 )
@@ -22,10 +23,11 @@ import (
 // Config is what all generations have in common.
 type Config struct {
 	Name         string
-	Ctl          string // CRANK_CTL for the app; empty: none
-	NotifyDir    string // of the notify sockets; empty: abstract addresses
-	ListenPID    bool
-	StdinSocket  bool // the first socket is also descriptor 0
+	Ctl          string          // CRANK_CTL for the app; empty: none
+	NotifyDir    string          // of the notify sockets; empty: abstract addresses
+	Profile      profile.Profile // how the app is told of its sockets
+	ListenPID    bool            // LISTEN_PID is set where the profile sets LISTEN_FDS
+	StdinSocket  bool            // the first socket is also descriptor 0
 	NoNewPrivs   bool
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
@@ -160,7 +162,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	}
 	spec := proc.Spec{
 		Path: path, Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
-		ListenPID: l.cfg.ListenPID && len(l.sockets.Sockets()) > 0, NoNewPrivs: l.cfg.NoNewPrivs,
+		ListenPID: l.cfg.ListenPID && l.listens(), NoNewPrivs: l.cfg.NoNewPrivs,
 	}
 	if l.cfg.Terminal && ch.generation == 1 {
 		spec.Terminal = 1 + stdin

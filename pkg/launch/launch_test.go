@@ -21,6 +21,7 @@ import (
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/proc"
+	"github.com/crankctl/crank/pkg/profile"
 	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
 )
@@ -71,7 +72,7 @@ func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Name: "web", NotifyDir: notifyDir, ListenPID: true, Output: output.Auto, KeepStderr: true,
+		Name: "web", NotifyDir: notifyDir, Profile: profiled(t, profile.Default), ListenPID: true, Output: output.Auto, KeepStderr: true,
 		Environ: []string{"PATH=" + os.Getenv("PATH")}, Log: logr.Discard(),
 	}
 	if change != nil {
@@ -89,6 +90,15 @@ func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
 		}
 	})
 	return b
+}
+
+func profiled(t *testing.T, name string) profile.Profile {
+	t.Helper()
+	p, ok := profile.Find(name)
+	if !ok {
+		t.Fatalf("no profile %s", name)
+	}
+	return p
 }
 
 // shell launches a script. OUT in it is a file, read by lines.
@@ -209,6 +219,49 @@ func TestNoSocketsNoListenVariables(t *testing.T) {
 	if slices.ContainsFunc(env, func(e string) bool { return strings.HasPrefix(e, "LISTEN_") }) || !slices.Contains(env, "NOTIFY_FD=3") {
 		t.Errorf("got %q", env)
 	}
+}
+
+// TestProfile: the server's own variables have the addresses of the sockets, and none of a port 0. What
+// was given, for crank or for the command, is left alone.
+func TestProfile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.sock")
+	binds := []string{"tcp4://127.0.0.1:0", "tcp6://[::1]:0", "unix://" + path}
+	for _, test := range []struct {
+		profile, environ, change string
+		want                     []string // PORT4, PORT6 and CHILD are filled in
+	}{
+		{"systemd", "LISTEN_FDS=7", "", []string{"LISTEN_FDNAMES=unknown:unknown:unknown", "LISTEN_FDS=3", "LISTEN_PID=CHILD"}},
+		{"none", "LISTEN_FDS=7", "", nil},
+		{"nginx", "LISTEN_PID=7", "", []string{"NGINX=3;4;5;"}},
+		{"nginx", "NGINX=4;", "", []string{"NGINX=4;"}},
+		{"nginx", "NGINX=4;", "NGINX=5;", []string{"NGINX=5;"}},
+		{"nginx", "NGINX=4;", "NGINX-", []string{"NGINX=3;4;5;"}},
+		{"puma", "", "PUMA_INHERIT_2=5:unix:///other", []string{"PUMA_INHERIT_0=3:tcp://127.0.0.1:PORT4",
+			"PUMA_INHERIT_1=4:tcp://[::1]:PORT6", "PUMA_INHERIT_2=5:unix:///other"}},
+		{"php-fpm", "", "", []string{"FPM_SOCKETS=127.0.0.1:PORT4=3,::1:PORT6=4," + path + ".fpm=5"}},
+		{"server-starter", "", "", []string{"SERVER_STARTER_PORT=127.0.0.1:PORT4=3;[::1]:PORT6=4;" + path + "=5"}},
+	} {
+		t.Run(test.profile, func(t *testing.T) {
+			b := newBench(t, func(c *Config) {
+				c.Profile = profiled(t, test.profile)
+				c.Environ = append(c.Environ, strings.Fields(test.environ)...)
+			}, binds...)
+			ch, out := b.shell(1, `env | grep -E "^(LISTEN|NGINX|FPM|PUMA|SERVER)_?" | sort > "$OUT"; echo . > "$OUT"; read forever`, strings.Fields(test.change)...)
+			held := b.sockets.Sockets()
+			fill := strings.NewReplacer("PORT4", port(held[0]), "PORT6", port(held[1]), "CHILD", strconv.Itoa(ch.PID()))
+			var want []string
+			for _, entry := range test.want {
+				want = append(want, fill.Replace(entry))
+			}
+			if got := out.until(); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func port(s *sockets.Socket) string {
+	return s.Bound()[strings.LastIndex(s.Bound(), ":")+1:]
 }
 
 // TestDescriptors looks at the child from outside: its sockets, its notify socket, and no more.

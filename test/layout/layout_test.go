@@ -29,11 +29,11 @@ var allowed = map[string][]string{
 	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/health", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/metrics", "pkg/notify", "pkg/output", "pkg/parent",
 		"pkg/saved", "pkg/signals", "pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"cmd/crankctl":                  {"pkg/control", "pkg/rundir", "pkg/signame", "pkg/version"},
-	"pkg/config":                    {"pkg/rundir", "pkg/signame"},
+	"pkg/config":                    {"pkg/profile", "pkg/rundir", "pkg/signame"},
 	"pkg/control/server":            {"pkg/control", "pkg/linux", "pkg/signame", "pkg/sockets", "pkg/supervisor"},
 	"pkg/control/server/servertest": {"pkg/control/server", "pkg/supervisor"},
 	"pkg/health":                    {"pkg/sockets", "pkg/supervisor", "pkg/version"},
-	"pkg/launch":                    {"pkg/linux", "pkg/notify", "pkg/output", "pkg/proc", "pkg/sockets", "pkg/supervisor"},
+	"pkg/launch":                    {"pkg/linux", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
 	"pkg/metrics":                   {"pkg/supervisor", "pkg/version"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
@@ -46,7 +46,7 @@ var allowed = map[string][]string{
 }
 
 // standardOnly import the standard library and nothing else.
-var standardOnly = []string{"pkg/child", "pkg/control", "pkg/origin", "pkg/rundir", "pkg/signame", "pkg/version"}
+var standardOnly = []string{"pkg/child", "pkg/control", "pkg/origin", "pkg/profile", "pkg/rundir", "pkg/signame", "pkg/version"}
 
 type goPackage struct {
 	ImportPath string
