@@ -11,6 +11,9 @@ STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='$(LDFLAGS)'
 GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
+# Modules of their own, so that crank's has few dependencies.
+MODULES := test/clients test/manifests
+
 .DEFAULT_GOAL := help
 
 ## help: show this
@@ -35,7 +38,11 @@ test:
 	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
-	cd test/manifests && $(GO) test -count=1 ./... # a module of its own, for its many dependencies
+	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done
+
+## servers: swap every real server that is installed under load, not only those that test has
+servers:
+	$(GO) test -count=1 -timeout 30m -v ./test/servers -all
 
 ## e2e: the image in a Docker engine (needs a docker client and an engine that answers)
 e2e:
@@ -65,7 +72,7 @@ image:
 vet:
 	$(GO) vet ./...
 	$(GO) vet -tags e2e ./test/e2e/...
-	cd test/manifests && $(GO) vet ./...
+	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) vet ./..." && $(GO) vet ./...) || exit 1; done
 	@for arch in amd64 arm64 arm ppc64le s390x riscv64; do \
 		echo "GOARCH=$$arch go build ./cmd/..."; \
 		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -o /dev/null ./cmd/crank && \
@@ -77,7 +84,9 @@ vet:
 lint: $(GOLANGCI_LINT)
 	@test -z "$$(gofmt -l cmd pkg test)" || { echo "not gofmt-ed:"; gofmt -l cmd pkg test; exit 1; }
 	$(GOLANGCI_LINT) run --build-tags e2e ./...
-	cd test/manifests && $(CURDIR)/$(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...
+	@for module in $(MODULES); do \
+		(cd $$module && echo "$$module: lint" && $(CURDIR)/$(GOLANGCI_LINT) run --config $(CURDIR)/.golangci.yml ./...) || exit 1; \
+	done
 
 $(GOLANGCI_LINT):
 	@mkdir -p bin
@@ -101,4 +110,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers e2e e2e-k8s image vet lint golden fuzz clean
