@@ -29,6 +29,8 @@ type Spec struct {
 	Files []int
 	// ListenPID appends LISTEN_PID=<the child's own pid> to Env.
 	ListenPID bool
+	// WatchdogPID appends WATCHDOG_PID likewise.
+	WatchdogPID bool
 	// Terminal, if not 0, is 1 + the descriptor (of crank) of the terminal whose foreground group
 	// the child's new process group becomes.
 	Terminal int
@@ -72,10 +74,11 @@ func advice(err error) string {
 	return ""
 }
 
-// Process is a child of crank's: a process that leads a group of its own.
+// Process is a child of crank's, which leads a group of its own, or a descendant that was adopted.
 type Process struct {
 	pid   int
-	pidfd int // -1 where the kernel has none
+	pidfd int    // -1 where the kernel has none
+	start uint64 // Entry.Start of an adopted one; 0: Start has started it
 	gone  bool
 }
 
@@ -107,7 +110,7 @@ func explainENOENT(err error, path string) error {
 	return start
 }
 
-// PID returns the process's id, which is also its group's.
+// PID returns the process's id, which is also its group's unless it was adopted.
 func (p *Process) PID() int { return p.pid }
 
 // Gone is to be called once Reap has returned this process: its pid may belong to another one from
@@ -132,15 +135,24 @@ func (p *Process) Signal(sig syscall.Signal) error {
 			return ignoreGone(err)
 		}
 	}
-	// The pid is still the child's: only the caller reaps, and it has not reaped this one.
+	// The pid is still the child's: only the caller reaps, and it has not reaped this one. Who reaps an
+	// adopted one is not known.
+	if _, ok := p.Look(); p.start != 0 && !ok {
+		return nil
+	}
 	return ignoreGone(linux.Kill(p.pid, sig))
 }
 
-// SignalGroup signals the process and all of its process group. Once the process is gone the
-// group's id is used only while a member holds it, which Members tells.
+// SignalGroup signals the process and all of its process group. An adopted one that does not lead its group
+// gets the signal alone: who else is in that group is the caller's to know.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	if p.gone {
 		return nil
+	}
+	if p.start != 0 {
+		if e, ok := p.Look(); !ok || e.Group != p.pid {
+			return p.Signal(sig)
+		}
 	}
 	return ignoreGone(linux.Kill(-p.pid, sig))
 }
