@@ -44,6 +44,9 @@ func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 	if held := l.sockets.Sockets(); len(held) > 0 {
 		own = append(own, "LISTEN_FDS="+strconv.Itoa(len(held)), "LISTEN_FDNAMES="+names(held))
 	}
+	if l.cfg.Watchdog > 0 {
+		own = append(own, "WATCHDOG_USEC="+strconv.FormatInt(l.cfg.Watchdog.Microseconds(), 10))
+	}
 	for _, entry := range own {
 		env = set(env, entry)
 	}

@@ -8,14 +8,16 @@ import (
 )
 
 // Adopt returns a Process for one that was found in /proc and that Start has not started: a descendant that
-// the app calls its main one. Its parent may be another than crank, and reap it unseen. The error says that
-// it has ended, and matches os.ErrProcessDone. The caller calls Gone in the end.
-func Adopt(e Entry) (*Process, error) {
+// the app calls its main one. Its parent may be another than crank, and reap it unseen. SignalGroup signals the
+// group that it leads, or group if it is in that one; else it signals the process alone, since who else would
+// be hit is not known. The error says that it has ended, and matches os.ErrProcessDone. The caller calls Gone
+// in the end.
+func Adopt(e Entry, group int) (*Process, error) {
 	fd, err := linux.PidfdOpen(e.PID)
 	if err != nil {
 		fd = -1 // ended, or no pidfds here: the next look tells
 	}
-	p := &Process{pid: e.PID, pidfd: fd, start: e.Start}
+	p := &Process{pid: e.PID, pidfd: fd, start: e.Start, group: group}
 	if now, ok := p.Look(); !ok || now.Zombie {
 		p.Gone()
 		return nil, fmt.Errorf("cannot adopt process %d: %w", e.PID, os.ErrProcessDone)

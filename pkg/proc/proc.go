@@ -79,6 +79,7 @@ type Process struct {
 	pid   int
 	pidfd int    // -1 where the kernel has none
 	start uint64 // Entry.Start of an adopted one; 0: Start has started it
+	group int    // besides its own, the group that an adopted one may be signalled with
 	gone  bool
 }
 
@@ -143,18 +144,21 @@ func (p *Process) Signal(sig syscall.Signal) error {
 	return ignoreGone(linux.Kill(p.pid, sig))
 }
 
-// SignalGroup signals the process and all of its process group. An adopted one that does not lead its group
-// gets the signal alone: who else is in that group is the caller's to know.
+// SignalGroup signals the process and all of its process group. Once the process is gone the
+// group's id is used only while a member holds it, which Members tells.
 func (p *Process) SignalGroup(sig syscall.Signal) error {
 	if p.gone {
 		return nil
 	}
+	group := p.pid
 	if p.start != 0 {
-		if e, ok := p.Look(); !ok || e.Group != p.pid {
+		e, ok := p.Look()
+		if !ok || e.Group != p.pid && e.Group != p.group {
 			return p.Signal(sig)
 		}
+		group = e.Group
 	}
-	return ignoreGone(linux.Kill(-p.pid, sig))
+	return ignoreGone(linux.Kill(-group, sig))
 }
 
 func ignoreGone(err error) error {

@@ -578,11 +578,11 @@ func TestAdopt(t *testing.T) {
 	}
 	stale := e
 	stale.Start++
-	if _, err := Adopt(stale); !errors.Is(err, os.ErrProcessDone) {
+	if _, err := Adopt(stale, 0); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("another process was adopted: %v", err)
 	}
 	for _, pidfds := range []bool{true, false} {
-		a, err := Adopt(e)
+		a, err := Adopt(e, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -623,7 +623,7 @@ func TestAdopt(t *testing.T) {
 	if got := orphan.wait(t); got.Signal != syscall.SIGTERM {
 		t.Errorf("got %v, want a SIGTERM: the SIGKILL was for another process", got)
 	}
-	if _, err := Adopt(e); !errors.Is(err, os.ErrProcessDone) || Name(pid) != "" {
+	if _, err := Adopt(e, 0); !errors.Is(err, os.ErrProcessDone) || Name(pid) != "" {
 		t.Errorf("it was adopted after its end: %v", err)
 	}
 }
