@@ -304,7 +304,7 @@ func (c *crank) serveControl() (stop func()) {
 
 func (c *crank) launchConfig() launch.Config {
 	l := launch.Config{
-		Name: c.cfg.Name, Ctl: c.ctl, Profile: c.cfg.Preset, ListenPID: bool(c.cfg.ListenPID), StdinSocket: bool(c.cfg.StdinSocket),
+		Name: c.cfg.Name, Ctl: c.ctl, Profile: c.cfg.Preset, ListenPID: bool(c.cfg.ListenPID), Watchdog: time.Duration(c.cfg.WatchdogTimeout), StdinSocket: bool(c.cfg.StdinSocket),
 		NoNewPrivs: bool(c.cfg.NoNewPrivs), WarnOfMemory: c.cfg.MemoryCheck == "warn", Output: output.Mode(c.cfg.Output),
 		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
 		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Log: c.log,
@@ -324,8 +324,9 @@ func (c *crank) launchConfig() launch.Config {
 
 // The meaning of the words in the configuration.
 var (
-	hups     = map[string]supervisor.HUP{"swap": supervisor.HUPSwap, "forward": supervisor.HUPForward, "ignore": supervisor.HUPIgnore}
-	restarts = map[string]supervisor.Restart{"never": supervisor.RestartNever, "on-failure": supervisor.RestartOnFailure, "always": supervisor.RestartAlways}
+	hups      = map[string]supervisor.HUP{"swap": supervisor.HUPSwap, "forward": supervisor.HUPForward, "ignore": supervisor.HUPIgnore}
+	watchdogs = map[string]supervisor.Watchdog{"report": supervisor.WatchdogReport, "swap": supervisor.WatchdogSwap, "exit": supervisor.WatchdogExit}
+	restarts  = map[string]supervisor.Restart{"never": supervisor.RestartNever, "on-failure": supervisor.RestartOnFailure, "always": supervisor.RestartAlways}
 )
 
 func (c *crank) supervisorConfig() supervisor.Config {
@@ -335,10 +336,11 @@ func (c *crank) supervisorConfig() supervisor.Config {
 	}
 	return supervisor.Config{
 		Name: c.cfg.Name, Start: time.Duration(c.cfg.StartTimeout), Stop: time.Duration(c.cfg.StopTimeout),
-		Settle: time.Duration(c.cfg.Settle), DrainDelay: time.Duration(c.cfg.DrainDelay),
+		MaxExtend: time.Duration(c.cfg.MaxExtend), Settle: time.Duration(c.cfg.Settle), DrainDelay: time.Duration(c.cfg.DrainDelay),
 		ReadyNone: c.cfg.Ready == "none", StopSignal: syscall.Signal(c.cfg.StopSignal), Group: bool(c.cfg.Group),
 		HUP: hups[c.cfg.HUP], Restart: restarts[c.cfg.Restart], OKCodes: ok, MaxDraining: int(c.cfg.MaxDraining),
 		Quiet: c.plainInit(), Terminal: linux.IsTerminal(0),
+		Watchdog: watchdogs[c.cfg.Watchdog], WatchdogTimeout: time.Duration(c.cfg.WatchdogTimeout),
 	}
 }
 

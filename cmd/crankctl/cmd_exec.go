@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -47,19 +48,26 @@ func execError(name string, err error) error {
 	return &exitError{code, fmt.Sprintf("cannot execute %s: %v", name, err)}
 }
 
-// execEnvironment is env with LISTEN_PID, if there are sockets at all. LISTEN_PIDFDID names the
-// process that it was made for, so it goes.
+// ownPIDs are the variables that name the process that another one is meant for, if that is there at all.
+var ownPIDs = []struct{ name, with string }{{"LISTEN_PID", "LISTEN_FDS"}, {"WATCHDOG_PID", "WATCHDOG_USEC"}}
+
+// execEnvironment is env with LISTEN_PID and WATCHDOG_PID. LISTEN_PIDFDID names the process that it was made
+// for, so it goes.
 func execEnvironment(env environment, pid int) []string {
-	if _, ok := env.lookup("LISTEN_FDS"); !ok {
-		return env
-	}
-	var changed []string
-	for _, entry := range env {
-		if key, _, _ := strings.Cut(entry, "="); key != "LISTEN_PID" && key != "LISTEN_PIDFDID" {
-			changed = append(changed, entry)
+	changed := slices.Clone(env)
+	for _, own := range ownPIDs {
+		if _, ok := env.lookup(own.with); ok {
+			changed = append(without(changed, own.name), own.name+"="+strconv.Itoa(pid))
 		}
 	}
-	return append(changed, "LISTEN_PID="+strconv.Itoa(pid))
+	if _, ok := env.lookup("LISTEN_FDS"); ok {
+		changed = without(changed, "LISTEN_PIDFDID")
+	}
+	return changed
+}
+
+func without(env environment, name string) environment {
+	return slices.DeleteFunc(env, func(entry string) bool { return strings.HasPrefix(entry, name+"=") })
 }
 
 // findExecutable returns the file that name means: itself, in dir, if it has a slash, else the

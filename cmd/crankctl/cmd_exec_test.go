@@ -42,6 +42,7 @@ func TestExec(t *testing.T) {
 		says string
 	}{
 		{"with sockets", []string{"LISTEN_FDS=1", "LISTEN_PID=1", "LISTEN_PIDFDID=9"}, []string{"--", "sh", "-c", script}, 7, "mine: 1 none"},
+		{"with a watchdog", []string{"WATCHDOG_USEC=1", "WATCHDOG_PID=1"}, []string{"sh", "-c", `[ "$WATCHDOG_PID" = $$ ] && echo mine; exit 7`}, 7, "mine"},
 		{"without", nil, []string{"sh", "-c", script}, 7, "other: none"},
 		{"not found", nil, []string{"no-such-command"}, 127, "no-such-command"},
 		{"no such file", nil, []string{dir + "/not"}, 127, "not"},

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/crankctl/crank/pkg/control"
 )
@@ -95,6 +96,10 @@ func statusText(g control.Generation) string {
 	switch {
 	case g.State == "stopping":
 		return "draining " + far
+	case g.MissedWatchdog:
+		return strings.TrimSpace("missed its watchdog " + clean(g.Status))
+	case g.Reloading:
+		return strings.TrimSpace("reloading " + clean(g.Status))
 	case g.Status != "":
 		return clean(g.Status)
 	case g.State == "starting" || g.State == "settling":

@@ -133,11 +133,11 @@ func eventLine(name string, e control.Event) string {
 func eventFacts(e control.Event) []string {
 	var first, second string
 	switch e.Kind {
-	case "started", "stopping", "killed", "exited", "signal":
+	case "started", "stopping", "killed", "exited", "signal", "mainpid":
 		if e.PID != 0 {
 			first = "pid " + strconv.Itoa(e.PID)
 		}
-	case "ready", "settled", "promoted", "failed":
+	case "ready", "settled", "promoted", "failed", "reloaded", "overdue":
 		first = compact(e.Seconds)
 	}
 	if e.Cause != e.Kind {
@@ -146,7 +146,7 @@ func eventFacts(e control.Event) []string {
 	switch e.Kind {
 	case "started":
 		second = e.Trigger
-	case "ready", "status":
+	case "ready", "status", "reloading", "reloaded":
 		if e.Status != "" {
 			second = `"` + clean(e.Status) + `"`
 		}

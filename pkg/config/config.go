@@ -26,15 +26,16 @@ type Config struct {
 	ListenPID   Switch `split_words:"true"`
 	Profile     string
 
-	StartTimeout  Seconds `split_words:"true"`
-	Settle        Seconds
-	Ready         string  // never "": the default depends on Bind
-	ReadyInterval Seconds `split_words:"true"`
-	ReadyTimeout  Seconds `split_words:"true"`
-	Check         string
-	MaxExtend     Seconds `split_words:"true"`
-	Watchdog      string
-	MemoryCheck   string `split_words:"true"`
+	StartTimeout    Seconds `split_words:"true"`
+	Settle          Seconds
+	Ready           string  // never "": the default depends on Bind
+	ReadyInterval   Seconds `split_words:"true"`
+	ReadyTimeout    Seconds `split_words:"true"`
+	Check           string
+	MaxExtend       Seconds `split_words:"true"`
+	Watchdog        string
+	WatchdogTimeout Seconds `split_words:"true"`
+	MemoryCheck     string  `split_words:"true"`
 
 	StopTimeout Seconds    `split_words:"true"`
 	StopSignal  StopSignal `split_words:"true"`

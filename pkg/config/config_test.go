@@ -62,6 +62,9 @@ var everySetting = []struct {
 	{"start", "10", func(c Config) (any, any) { return c.StartTimeout, Seconds(10 * time.Second) }},
 	{"settle", "0", func(c Config) (any, any) { return c.Settle, Seconds(0) }},
 	{"ready", "notify", func(c Config) (any, any) { return c.Ready, "notify" }},
+	{"max-extend", "0", func(c Config) (any, any) { return c.MaxExtend, Seconds(0) }},
+	{"watchdog", "exit", func(c Config) (any, any) { return c.Watchdog, "exit" }},
+	{"watchdog-timeout", "20", func(c Config) (any, any) { return c.WatchdogTimeout, Seconds(20 * time.Second) }},
 	{"memory-check", "refuse", func(c Config) (any, any) { return c.MemoryCheck, "refuse" }},
 	{"stop", "1m30s", func(c Config) (any, any) { return c.StopTimeout, Seconds(90 * time.Second) }},
 	{"stop-signal", "QUIT", func(c Config) (any, any) { return c.StopSignal, StopSignal(syscall.SIGQUIT) }},
@@ -307,6 +310,7 @@ func TestBadValues(t *testing.T) {
 		{"ready", "later", "want none, notify, "}, {"ready", "", "want none"}, {"ready", "exec:", "nothing after exec:"},
 		{"ready", "-1s", "want none"}, {"ready", "https://x", "want none"},
 		{"ready-interval", "0", "want more than 0"}, {"ready-timeout", "x", duration}, {"max-extend", "x", duration},
+		{"watchdog-timeout", "-1s", "want no negative duration"},
 		{"watchdog", "kill", "want report, swap or exit"},
 		{"memory-check", "on", "want warn, refuse or off"},
 		{"stop-signal", "TREM", `"TREM" is not a signal`}, {"stop-signal", "0", "want same or a signal"}, {"stop-signal", "33", "32 to 34"},
@@ -420,11 +424,9 @@ func TestLater(t *testing.T) {
 		flag          string
 		works, refuse []string
 	}{
-		{"max-extend", []string{"10m", "600"}, []string{"5m", "0"}},
 		{"ready", []string{"none", "notify"}, []string{"5s", "10", "exec:true", "http://127.0.0.1:1/", "tcp://127.0.0.1:1"}},
 		{"ready-interval", []string{"1", "1000ms"}, []string{"2"}},
 		{"ready-timeout", []string{"1s"}, []string{"2s"}},
-		{"watchdog", []string{"report"}, []string{"swap", "exit"}},
 		{"check", []string{""}, []string{"true secret"}},
 		{"redact", []string{""}, []string{"secret.*"}},
 	} {

@@ -170,7 +170,8 @@ type Event struct {
 	Generation int       `json:"generation,omitempty"`
 	PID        int       `json:"pid,omitempty"`
 	// Kind is one of: started, ready, settled, promoted, failed, stopping, killed, exited, status,
-	// requested, refused, backoff, shutdown, signal.
+	// requested, refused, backoff, shutdown, signal; by what the app says: reloading, reloaded, overdue (a reload
+	// that does not end), missed (its watchdog), alive (again), mainpid.
 	Kind    string   `json:"kind"`
 	From    string   `json:"from,omitempty"` // the state before, where the event is a move
 	To      string   `json:"to,omitempty"`
@@ -202,6 +203,10 @@ type Generation struct {
 	Asker        *Asker   `json:"asker,omitempty"` // who asked for it to be started
 	// Others counts its processes besides the main one, where crank has looked (when stopping).
 	Others int `json:"others,omitempty"`
+	// Reloading: it reloads itself, as it said with RELOADING=1.
+	Reloading bool `json:"reloading,omitempty"`
+	// MissedWatchdog: it is not ready until its next WATCHDOG=1.
+	MissedWatchdog bool `json:"missedWatchdog,omitempty"`
 }
 
 // Status is the whole state of one crank.

@@ -52,6 +52,9 @@ func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 			own = append(own, entry)
 		}
 	}
+	if l.cfg.Watchdog > 0 {
+		own = append(own, "WATCHDOG_USEC="+strconv.FormatInt(l.cfg.Watchdog.Microseconds(), 10))
+	}
 	for _, entry := range own {
 		env = set(env, entry)
 	}

@@ -27,6 +27,7 @@ type Config struct {
 	NotifyDir    string          // of the notify sockets; empty: abstract addresses
 	Profile      profile.Profile // how the app is told of its sockets
 	ListenPID    bool            // LISTEN_PID is set where the profile sets LISTEN_FDS
+	Watchdog     time.Duration   // WATCHDOG_USEC for the app; 0: none
 	StdinSocket  bool            // the first socket is also descriptor 0
 	NoNewPrivs   bool
 	WarnOfMemory bool // say it where a second generation does not fit
@@ -51,7 +52,7 @@ type Launcher struct {
 	null           *os.File
 	oomScore       string
 
-	mu       sync.Mutex // guards children, which the notify goroutines read, and heldBack
+	mu       sync.Mutex // guards children and whose main process is which, which the notify goroutines read, and heldBack
 	children map[int]*child
 	heldBack []proc.Exit
 	wake     func() // makes the supervisor call Reap again
@@ -98,11 +99,13 @@ func (l *Launcher) Close(grace time.Duration) {
 type child struct {
 	l           *Launcher
 	generation  int
-	process     *proc.Process
+	launched    *proc.Process // what crank has started
+	main        *proc.Process // the same, unless MAINPID named another
 	receiver    *notify.Receiver
 	streams     *output.Streams
 	oomRaised   bool
 	hasTerminal bool
+	warned      bool // of READY from a process that LISTEN_PID does not name; used by onNotice alone
 }
 
 // Launch implements supervisor.Launcher.
@@ -134,7 +137,7 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 	l.mu.Unlock()
 	l.alone = false
 	ch.streams.CloseAppEnds()
-	ch.streams.SetPID(ch.process.PID())
+	ch.streams.SetPID(ch.PID())
 	ch.receiver.CloseAppEnd()
 	ch.receiver.Serve(ch.onNotice)
 	return ch, nil
@@ -162,7 +165,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	}
 	spec := proc.Spec{
 		Path: path, Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
-		ListenPID: l.cfg.ListenPID && l.listens(), NoNewPrivs: l.cfg.NoNewPrivs,
+		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
 	if l.cfg.Terminal && ch.generation == 1 {
 		spec.Terminal = 1 + stdin
@@ -175,9 +178,15 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 		spec.OOMScoreAdj = oomScoreStarting
 		ch.oomRaised = true
 	}
-	ch.process, err = proc.Start(spec)
-	return err
+	if ch.launched, err = proc.Start(spec); err != nil {
+		return err
+	}
+	ch.main = ch.launched
+	return nil
 }
+
+// namesPID reports whether there is a LISTEN_PID.
+func (ch *child) namesPID() bool { return ch.l.cfg.ListenPID && ch.l.listens() }
 
 const oomScoreStarting = "1000"
 
@@ -217,6 +226,9 @@ func (ch *child) onNotice(from notify.Sender, m notify.Message) {
 		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "cause", why)
 		return
 	}
+	if m.Ready {
+		ch.warnOfWrapper(from, m)
+	}
 	ch.l.notice(ch.generation, m)
 }
 
@@ -227,12 +239,11 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	exits, l.heldBack = l.heldBack, nil
 	l.mu.Unlock()
 	none, err := proc.Reap(func(e proc.Exit) {
-		ch := l.mainOf(e.PID)
+		ch := l.endedWith(&e)
 		if ch == nil || ch.receiver.Idle() {
 			exits = append(exits, e)
 			return
 		}
-		ch.process.Gone() // its pid is free from now on
 		l.closing.Go(func() { l.holdBack(ch, e) })
 	})
 	if err != nil {
@@ -257,23 +268,10 @@ func (l *Launcher) holdBack(ch *child, e proc.Exit) {
 	l.wake()
 }
 
-// mainOf returns the generation whose main process has this pid and has not ended before.
-func (l *Launcher) mainOf(pid int) *child {
-	for _, ch := range l.children {
-		if ch.PID() == pid && !ch.process.IsGone() {
-			return ch
-		}
-	}
-	return nil
-}
-
-// PID implements supervisor.Child.
-func (ch *child) PID() int { return ch.process.PID() }
-
 // Gone implements supervisor.Child. The terminal's foreground comes back to crank with the end of
 // the generation that had it, so that Ctrl-C goes on to mean something.
 func (ch *child) Gone() {
-	ch.process.Gone()
+	ch.gone(ch.main)
 	if !ch.hasTerminal {
 		return
 	}
@@ -285,10 +283,11 @@ func (ch *child) Gone() {
 
 // Signal implements supervisor.Child.
 func (ch *child) Signal(sig syscall.Signal, group bool) error {
+	p := ch.signalled()
 	if group {
-		return ch.process.SignalGroup(sig)
+		return p.SignalGroup(sig)
 	}
-	return ch.process.Signal(sig)
+	return p.Signal(sig)
 }
 
 // Promote implements supervisor.Child: the OOM score that the app would have had without crank, for
@@ -330,6 +329,8 @@ func (ch *child) Tail() supervisor.Tail {
 // supervisor, and the copier may be held up by a slow reader: neither is waited for here.
 func (ch *child) Close() {
 	l := ch.l
+	ch.gone(ch.main)
+	ch.gone(ch.launched)
 	l.mu.Lock()
 	delete(l.children, ch.generation)
 	l.mu.Unlock()

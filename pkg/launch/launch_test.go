@@ -155,7 +155,7 @@ func (b *bench) end(ch *child) {
 	if b.children[ch.generation] == nil {
 		return
 	}
-	if !ch.process.IsGone() {
+	if !ch.main.IsGone() {
 		if err := ch.Signal(syscall.SIGKILL, true); err != nil {
 			b.t.Error(err)
 		}
@@ -466,7 +466,7 @@ func TestSenders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.exit(&child{process: dead})
+	b.exit(&child{l: b.Launcher, launched: dead, main: dead})
 	for _, c := range []struct {
 		name       string
 		generation int

@@ -9,8 +9,8 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// Which process belongs to which generation? Its main process; all in its process group or session;
-// all descendants of those; and, for one that has left the group and lost its parents, the one that
+// Which process belongs to which generation? Its main process, and the one that was launched; all in the process
+// group or session of one of them; all descendants of those; and, for one that has left the group and lost its parents, the one that
 // CRANK_GENERATION names in the environment that it was executed with.
 
 // owner returns the generation that pid belongs to; 0: to none.
@@ -25,7 +25,7 @@ func (l *Launcher) owner(t proc.Table, pid int) int {
 			break
 		}
 		for n, ch := range l.children {
-			if main := ch.PID(); pid == main || e.Group == main || e.Session == main {
+			if heads(ch.main, t, e) || ch.launched != ch.main && heads(ch.launched, t, e) {
 				return n
 			}
 		}
@@ -35,6 +35,16 @@ func (l *Launcher) owner(t proc.Table, pid int) int {
 		return 0
 	}
 	return l.claimed(last)
+}
+
+// heads reports whether e is p, or of the process group or session that p has made. A process that has the
+// number of p after its end is another one, and so is its group.
+func heads(p *proc.Process, t proc.Table, e proc.Entry) bool {
+	id := p.PID()
+	if _, taken := t[id]; taken && p.IsGone() {
+		return false
+	}
+	return e.PID == id || e.Group == id || e.Session == id
 }
 
 // claimed returns the generation that an adopted process says it was started for.
@@ -119,8 +129,9 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 	}
 	l.mu.Lock()
 	own := l.children[n]
+	known := own != nil && from.PID == own.PID()
 	l.mu.Unlock()
-	if own != nil && from.PID == own.PID() {
+	if known {
 		return ""
 	}
 	t := lineage(from.PID)

@@ -58,8 +58,7 @@ type report struct {
 type child struct {
 	path, dir *byte
 	argv, env **byte
-	listenPID []byte // the entry of env to complete with the pid; nil: none
-	pidOffset int
+	pids      [2]pidEntry
 	files     []int // files[i] becomes descriptor i; -1: closed. The child uses it as scratch
 	pipe      int
 	terminal  int
@@ -76,7 +75,11 @@ type child struct {
 	pgrp      int32
 }
 
-const listenPIDPrefix = "LISTEN_PID="
+// pidEntry is an entry of the environment that is completed with the child's pid. text is nil for none.
+type pidEntry struct {
+	text   []byte
+	offset int
+}
 
 func prepare(spec Spec, pipe int) (*child, error) {
 	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, sigttou: 1 << (syscall.SIGTTOU - 1)}
@@ -99,18 +102,19 @@ func prepare(spec Spec, pipe int) (*child, error) {
 		return nil, fmt.Errorf("an argument: %w", err)
 	}
 	c.argv = &argv[0]
-	env := spec.Env
-	if spec.ListenPID {
-		env = append(env[:len(env):len(env)], listenPIDPrefix+strings.Repeat("0", 20))
+	own := pidPrefixes(spec)
+	env := spec.Env[:len(spec.Env):len(spec.Env)]
+	for _, prefix := range own {
+		env = append(env, prefix+strings.Repeat("0", 20))
 	}
 	envp, err := syscall.SlicePtrFromStrings(env)
 	if err != nil {
 		return nil, fmt.Errorf("a variable: %w", err)
 	}
 	c.env = &envp[0]
-	if spec.ListenPID {
-		c.listenPID = unsafe.Slice(envp[len(env)-1], len(env[len(env)-1])+1)
-		c.pidOffset = len(listenPIDPrefix)
+	for i, prefix := range own {
+		n := len(spec.Env) + i
+		c.pids[i] = pidEntry{unsafe.Slice(envp[n], len(env[n])+1), len(prefix)}
 	}
 	c.files = append([]int(nil), spec.Files...)
 	if spec.OOMScoreAdj != "" {
@@ -121,6 +125,17 @@ func prepare(spec Spec, pipe int) (*child, error) {
 	c.ignore = [2]bool{origin.IgnoredSignals().HUP, origin.IgnoredSignals().INT}
 	c.action[0] = sigIgn
 	return c, nil
+}
+
+// pidPrefixes returns how the entries begin that name the child's own pid.
+func pidPrefixes(spec Spec) (prefixes []string) {
+	if spec.ListenPID {
+		prefixes = append(prefixes, "LISTEN_PID=")
+	}
+	if spec.WatchdogPID {
+		prefixes = append(prefixes, "WATCHDOG_PID=")
+	}
+	return prefixes
 }
 
 // fork starts the child and waits until it runs the app. pidfd is -1 on kernels before 5.2.
@@ -232,8 +247,10 @@ func (c *child) run() {
 			c.fail(stepLimit, errno)
 		}
 	}
-	if c.listenPID != nil {
-		c.writePID(int(pid))
+	for i := 0; i < len(c.pids); i++ {
+		if c.pids[i].text != nil {
+			c.pids[i].write(int(pid))
+		}
 	}
 	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)), uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.env)))
 	c.fail(stepExec, errno)
@@ -306,20 +323,20 @@ func (c *child) placeFiles() {
 
 const fDupfdCloexec = 1030
 
-// writePID completes "LISTEN_PID=" in the environment, as a C string.
+// write completes the entry, as a C string.
 //
 //go:norace
 //go:nocheckptr
 //go:nosplit
-func (c *child) writePID(pid int) {
+func (e *pidEntry) write(pid int) {
 	digits := 1
 	for n := pid; n >= 10; n /= 10 {
 		digits++
 	}
-	end := c.pidOffset + digits
-	c.listenPID[end] = 0
-	for i := end - 1; i >= c.pidOffset; i-- {
-		c.listenPID[i] = byte('0' + pid%10)
+	end := e.offset + digits
+	e.text[end] = 0
+	for i := end - 1; i >= e.offset; i-- {
+		e.text[i] = byte('0' + pid%10)
 		pid /= 10
 	}
 }

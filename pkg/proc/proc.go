@@ -29,6 +29,8 @@ type Spec struct {
 	Files []int
 	// ListenPID appends LISTEN_PID=<the child's own pid> to Env.
 	ListenPID bool
+	// WatchdogPID appends WATCHDOG_PID likewise.
+	WatchdogPID bool
 	// Terminal, if not 0, is 1 + the descriptor (of crank) of the terminal whose foreground group
 	// the child's new process group becomes.
 	Terminal int
@@ -72,10 +74,12 @@ func advice(err error) string {
 	return ""
 }
 
-// Process is a child of crank's: a process that leads a group of its own.
+// Process is a child of crank's, which leads a group of its own, or a descendant that was adopted.
 type Process struct {
 	pid   int
-	pidfd int // -1 where the kernel has none
+	pidfd int    // -1 where the kernel has none
+	start uint64 // Entry.Start of an adopted one; 0: Start has started it
+	group int    // besides its own, the group that an adopted one may be signalled with
 	gone  bool
 }
 
@@ -107,7 +111,7 @@ func explainENOENT(err error, path string) error {
 	return start
 }
 
-// PID returns the process's id, which is also its group's.
+// PID returns the process's id, which is also its group's unless it was adopted.
 func (p *Process) PID() int { return p.pid }
 
 // Gone is to be called once Reap has returned this process: its pid may belong to another one from
@@ -132,7 +136,11 @@ func (p *Process) Signal(sig syscall.Signal) error {
 			return ignoreGone(err)
 		}
 	}
-	// The pid is still the child's: only the caller reaps, and it has not reaped this one.
+	// The pid is still the child's: only the caller reaps, and it has not reaped this one. Who reaps an
+	// adopted one is not known.
+	if _, ok := p.Look(); p.start != 0 && !ok {
+		return nil
+	}
 	return ignoreGone(linux.Kill(p.pid, sig))
 }
 
@@ -142,7 +150,15 @@ func (p *Process) SignalGroup(sig syscall.Signal) error {
 	if p.gone {
 		return nil
 	}
-	return ignoreGone(linux.Kill(-p.pid, sig))
+	group := p.pid
+	if p.start != 0 {
+		e, ok := p.Look()
+		if !ok || e.Group != p.pid && e.Group != p.group {
+			return p.Signal(sig)
+		}
+		group = e.Group
+	}
+	return ignoreGone(linux.Kill(-group, sig))
 }
 
 func ignoreGone(err error) error {

@@ -168,15 +168,16 @@ func startShell(t *testing.T, script string) *started {
 	})
 }
 
-func TestListenPID(t *testing.T) {
-	p := start(t, func(s *Spec) { s.ListenPID = true }, "env")
-	pid := p.PID()
-	out := p.output(t)
-	if want := fmt.Sprintf("LISTEN_PID=%d\n", pid); !strings.Contains(out, want) {
-		t.Errorf("no %q in\n%s", want, out)
-	}
-	if out := start(t, nil, "env").output(t); strings.Contains(out, "LISTEN_PID") {
-		t.Errorf("LISTEN_PID without having been asked for:\n%s", out)
+func TestOwnPID(t *testing.T) {
+	for _, c := range []struct{ listen, watchdog bool }{{}, {true, false}, {false, true}, {true, true}} {
+		p := start(t, func(s *Spec) { s.ListenPID, s.WatchdogPID = c.listen, c.watchdog }, "env")
+		pid := p.PID()
+		out := p.output(t)
+		for prefix, want := range map[string]bool{"LISTEN_PID=": c.listen, "WATCHDOG_PID=": c.watchdog} {
+			if got := strings.Contains(out, fmt.Sprintf("%s%d\n", prefix, pid)); got != want || strings.Contains(out, prefix) != want {
+				t.Errorf("%+v: %s%d is there: %v\n%s", c, prefix, pid, got, out)
+			}
+		}
 	}
 }
 
@@ -555,6 +556,75 @@ func TestTree(t *testing.T) {
 	}
 	if got := (&started{&Process{pid: orphan, pidfd: -1}, nil}).wait(t); got.Signal != syscall.SIGKILL {
 		t.Errorf("got %v", got)
+	}
+}
+
+// TestAdopt: a descendant that somebody else may reap is signalled as long as it is the same process.
+func TestAdopt(t *testing.T) {
+	if err := linux.SetSubreaper(); err != nil {
+		t.Fatal(err)
+	}
+	p := startShell(t, "setsid sleep 1000 >/dev/null 2>&1 & echo $!")
+	pid, err := strconv.Atoi(strings.TrimSpace(p.output(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for Name(pid) != "sleep" {
+		time.Sleep(time.Millisecond)
+	}
+	e, ok := Lookup(pid)
+	if !ok || e.Group != pid {
+		t.Fatalf("process %d is %+v", pid, e)
+	}
+	stale := e
+	stale.Start++
+	if _, err := Adopt(stale, 0); !errors.Is(err, os.ErrProcessDone) {
+		t.Errorf("another process was adopted: %v", err)
+	}
+	for _, pidfds := range []bool{true, false} {
+		a, err := Adopt(e, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !pidfds {
+			linux.Close(a.pidfd)
+			a.pidfd = -1
+		}
+		if now, ok := a.Look(); !ok || now.PID != pid {
+			t.Errorf("it is %+v", now)
+		}
+		if err := a.SignalGroup(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		for !stopped(t, pid) {
+			time.Sleep(time.Millisecond)
+		}
+		if err := a.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		for stopped(t, pid) {
+			time.Sleep(time.Millisecond)
+		}
+		if !pidfds {
+			a.start++ // as if the pid belonged to another one by now
+			if err := errors.Join(a.Signal(syscall.SIGKILL), a.SignalGroup(syscall.SIGKILL)); err != nil {
+				t.Error(err)
+			}
+		}
+		a.Gone()
+		if _, ok := a.Look(); ok {
+			t.Error("it is there after Gone")
+		}
+	}
+	orphan := &started{&Process{pid: pid, pidfd: -1}, nil}
+	if err := orphan.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := orphan.wait(t); got.Signal != syscall.SIGTERM {
+		t.Errorf("got %v, want a SIGTERM: the SIGKILL was for another process", got)
+	}
+	if _, err := Adopt(e, 0); !errors.Is(err, os.ErrProcessDone) || Name(pid) != "" {
+		t.Errorf("it was adopted after its end: %v", err)
 	}
 }
 

@@ -98,6 +98,13 @@ func Environ(pid int, key string) (string, bool) {
 	return "", false
 }
 
+// Name returns the name of the program that pid runs, cut off after 15 bytes (proc_pid_comm(5)); empty
+// where it is gone.
+func Name(pid int) string {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	return string(bytes.TrimSuffix(b, []byte("\n")))
+}
+
 // SignalEntry signals a process that was found in a Table, unless its pid has come to belong to
 // another one since.
 func SignalEntry(e Entry, sig syscall.Signal) error {

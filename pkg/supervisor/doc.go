@@ -40,32 +40,43 @@
 // stop, and the current one serves on until -drain-delay is over; in "shutdown" it was asked to stop. Messages,
 // limits and ends are those of the generation that gives the situation its name.
 //
-//	event        | idle    | first   | next    | settling | ready     | leaving  | delay     | shutdown
-//	swap         | start   | busy    | busy    | busy     | start     | start    | refused   | refused
-//	swap -force  | start   | replace | replace | release  | start     | start    | refused   | refused
-//	HUP          | ignored | later   | later   | later    | start     | start    | dropped   | dropped
-//	abort        | refused | fail    | fail    | release  | refused   | refused  | refused   | refused
-//	kill         | nobody  | pass on | pass on | pass on  | pass on   | pass on  | pass on   | pass on
-//	READY        | counted | current | settle  | counted  | counted   | counted  | counted   | counted
-//	failed       | counted | fail    | fail    | fail     | status    | status   | status    | status
-//	STOPPING     | counted | fail    | fail    | fail     | not ready | counted  | not ready | counted
-//	STATUS       | counted | status  | status  | status   | status    | status   | status    | status
-//	start limit  | -       | fail    | fail    | -        | -         | -        | -         | -
-//	settle over  | -       | -       | -       | current  | -         | -        | -         | -
-//	stop limit   | -       | -       | -       | -        | -         | kill     | -         | kill
-//	delay over   | -       | -       | -       | -        | -         | -        | stop      | -
-//	exits 0      | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
-//	exits 3      | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
-//	is killed    | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
-//	leaves some  | reap    | others  | others  | others   | others    | others   | others    | others
-//	others go    | -       | exited  | exited  | exited   | exited    | exited   | exited    | exited
-//	current dies | -       | -       | wait    | promote  | died      | died     | stop      | -
-//	TERM         | leave   | stop 1s | delay   | delay    | delay     | delay    | stop      | pass on
-//	TERM twice   | leave   | stop 1s | stop    | stop     | stop      | stop     | stop      | pass on
-//	USR1         | hold    | pass on | current | current  | current   | current  | current   | pass on
-//	launch fails | failed  | failed  | failed  | failed   | failed    | failed   | refused   | refused
-//	pause        | shift   | shift   | shift   | shift    | shift     | shift    | shift     | shift
-//	backoff over | start   | -       | -       | -        | -         | -        | -         | -
+//	event         | idle    | first   | next    | settling | ready     | leaving  | delay     | shutdown
+//	swap          | start   | busy    | busy    | busy     | start     | start    | refused   | refused
+//	swap -force   | start   | replace | replace | release  | start     | start    | refused   | refused
+//	HUP           | ignored | later   | later   | later    | start     | start    | dropped   | dropped
+//	abort         | refused | fail    | fail    | release  | refused   | refused  | refused   | refused
+//	kill          | nobody  | pass on | pass on | pass on  | pass on   | pass on  | pass on   | pass on
+//	READY         | counted | current | settle  | counted  | counted   | counted  | counted   | counted
+//	failed        | counted | fail    | fail    | fail     | status    | status   | status    | status
+//	STOPPING      | counted | fail    | fail    | fail     | not ready | counted  | not ready | counted
+//	STATUS        | counted | status  | status  | status   | status    | status   | status    | status
+//	EXTEND        | counted | extend  | extend  | counted  | counted   | extend   | counted   | extend
+//	MAINPID       | counted | main    | main    | main     | main      | counted  | main      | counted
+//	RELOADING     | counted | -       | -       | reload   | reload    | counted  | reload    | counted
+//	reload over   | counted | current | settle  | reloaded | reloaded  | counted  | reloaded  | counted
+//	reload late   | -       | -       | -       | overdue  | overdue   | -        | overdue   | -
+//	WATCHDOG_USEC | counted | period  | period  | period   | period    | counted  | period    | counted
+//	ping          | counted | counted | counted | alive    | alive     | counted  | alive     | counted
+//	no ping       | -       | -       | -       | fail     | missed    | -        | missed    | -
+//	trigger       | counted | counted | counted | fail     | missed    | counted  | missed    | counted
+//	miss, swap    | counted | counted | counted | fail     | start     | counted  | missed    | counted
+//	miss, exit    | counted | counted | counted | fail     | exit      | counted  | missed    | counted
+//	start limit   | -       | fail    | fail    | -        | -         | -        | -         | -
+//	settle over   | -       | -       | -       | current  | -         | -        | -         | -
+//	stop limit    | -       | -       | -       | -        | -         | kill     | -         | kill
+//	delay over    | -       | -       | -       | -        | -         | -        | stop      | -
+//	exits 0       | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
+//	exits 3       | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
+//	is killed     | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
+//	leaves some   | reap    | others  | others  | others   | others    | others   | others    | others
+//	others go     | -       | exited  | exited  | exited   | exited    | exited   | exited    | exited
+//	current dies  | -       | -       | wait    | promote  | died      | died     | stop      | -
+//	TERM          | leave   | stop 1s | delay   | delay    | delay     | delay    | stop      | pass on
+//	TERM twice    | leave   | stop 1s | stop    | stop     | stop      | stop     | stop      | pass on
+//	USR1          | hold    | pass on | current | current  | current   | current  | current   | pass on
+//	launch fails  | failed  | failed  | failed  | failed   | failed    | failed   | refused   | refused
+//	pause         | shift   | shift   | shift   | shift    | shift     | shift    | shift     | shift
+//	backoff over  | start   | -       | -       | -        | -         | -        | -         | -
 //
 // The rows:
 //
@@ -75,6 +86,10 @@
 //     oldest of them instead.
 //   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for TERM, INT and QUIT, and for a hang-up of the terminal;
 //     "USR1" for all signals without a meaning of their own.
+//   - "EXTEND" is EXTEND_TIMEOUT_USEC=. "reload over" is RELOADING=1 and then READY=1; in "reload late" the READY=1 does
+//     not come within -start.
+//   - The watchdog runs from READY=1 on: "ping" is WATCHDOG=1, "no ping" a period
+//     without, "trigger" WATCHDOG=trigger, a miss at once. The last two rows are any miss, with -watchdog swap and exit.
 //   - "leaves some": the main process ends and others stay; "others go": they end as well.
 //   - "launch fails" is a request with -force whose program cannot be executed.
 //   - "pause": crank did not run for more than 3 seconds.
@@ -101,6 +116,17 @@
 //   - others: they get the stop signal once, and KILL at the generation's deadline; it is stopping until none is left.
 //     The rest is as if it had left none. exited: the generation is gone. reap: an adopted process; counted.
 //   - status: shown, no effect. counted: no effect, but a number to look at. not ready: the app said so itself.
+//   - extend: the deadline is at least that much from now, and at most -max-extend later than it was at first. In
+//     "shutdown" crank's own deadline goes with it. A candidate that has failed is not given more. Where there is no
+//     limit, nothing.
+//   - main: the process is the generation's main one from now on, if it is one of the generation's own and
+//     alive: signals go to it, and its end is the generation's. Else the message is counted.
+//   - reload: the app loads its configuration anew, and stays ready; the limit is -start. One whose MONOTONIC_USEC is
+//     not newer than the last one's is counted. reloaded: it is over. overdue: it is no longer waited for.
+//   - period: a new one begins, of that length; with 0 there is no watchdog. alive: a new period begins, and one that
+//     had missed its watchdog is ready again. missed: not ready, until it is alive. Where the cell is "start" a
+//     candidate is started as well, if there is none, and again after each period that is missed too; its trigger is
+//     "restart". exit: the shutdown begins, without a delay, and the exit code is not 0.
 //   - delay: not ready; a starting candidate gets TERM and 1 s, everything else serves on. stop: all that serves
 //     gets the stop signal. From then on there is one deadline, the largest -stop; leaving ones keep theirs if it is
 //     earlier, and are not told again. stop 1s: a starting candidate has no more than that. leave: Run returns.
@@ -113,6 +139,7 @@
 // The shutdown beats everything. When no generation is left the adopted processes are asked to stop, within the
 // same deadline, and Run returns the moment there is nothing to wait for: the exit code of the newest
 // generation that was ever current, or of the newest one where none was; 128 and the number of the signal
-// that ended it; 0 for a code in OKCodes; 1 where the app said that it had failed and exited with 0; 124 where the first start was not ready in time, 126 or 127 where it could not be
-// executed or found.
+// that ended it; 0 for a code in OKCodes; 1 in the place of 0 where the app said that it had failed, or crank ended
+// because it had missed its watchdog; 124 where the first start was not ready in time, 126 or 127 where it could
+// not be executed or found.
 package supervisor

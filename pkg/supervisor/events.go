@@ -8,69 +8,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/proc"
 )
-
-// onNotice is a message of an app.
-func (s *Supervisor) onNotice(c noticeCall) {
-	m := c.message
-	s.answers = append(s.answers, func() { close(c.handled) })
-	g := s.find(func(g *generation) bool { return g.n == c.generation })
-	if g == nil {
-		s.counts.IgnoredNotices++
-		return
-	}
-	if m.HasStatus {
-		g.text = m.Status
-	}
-	switch g.state {
-	case Starting, Settling:
-		switch said := saidFailed(m); {
-		case said != "":
-			s.failCandidate(reasonReported, said)
-		case m.Ready && g.state == Starting:
-			s.onReady(g)
-		case m.Ready:
-			s.counts.IgnoredNotices++ // READY was said before
-		}
-	case Ready:
-		g.sayFailed(m)
-		if m.Stopping && !g.saidStopping {
-			g.saidStopping = true
-			s.log.Info("the app says that it stops: not ready", "generation", g.n, "pid", g.pid)
-		}
-		if m.Ready {
-			s.counts.IgnoredNotices++
-		}
-	case Stopping:
-		g.sayFailed(m)
-		if m.Ready || m.Stopping {
-			s.counts.IgnoredNotices++ // it is leaving: only its STATUS counts
-		}
-	}
-}
-
-// sayFailed shows a failure of one that is no candidate any more as its status: it has no effect.
-func (g *generation) sayFailed(m notify.Message) {
-	m.Stopping = false
-	if said := saidFailed(m); said != "" {
-		g.text = said
-	}
-}
-
-// saidFailed returns why a message means that a candidate has failed; empty: it does not.
-func saidFailed(m notify.Message) string {
-	switch {
-	case m.Failed != "":
-		return "said that it failed: " + m.Failed
-	case m.Errno != 0:
-		return fmt.Sprintf("said ERRNO=%d (%v)", m.Errno, syscall.Errno(m.Errno))
-	case m.Stopping:
-		return "said STOPPING=1 before it was current"
-	}
-	return ""
-}
 
 // onChildren takes the status of every process that has ended.
 func (s *Supervisor) onChildren() {
@@ -234,8 +173,15 @@ func (s *Supervisor) kill(g *generation, phase, cause string) {
 func (s *Supervisor) expire(now time.Time) {
 	due := func(d time.Time) bool { return !d.IsZero() && !d.After(now) }
 	for _, g := range s.generations() {
+		// Each may move g on, and then the next finds its own deadline gone.
 		if due(g.deadline) {
 			s.onDeadline(g)
+		}
+		if due(g.watchdog.due) {
+			s.onWatchdogDue(g)
+		}
+		if due(g.reload.deadline) {
+			s.onReloadLate(g)
 		}
 	}
 	if s.shutdown != nil {
@@ -259,7 +205,7 @@ func (s *Supervisor) onDeadline(g *generation) {
 	g.deadline = time.Time{}
 	switch g.state {
 	case Starting:
-		s.failCandidate(reasonTimeout, fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)))
+		s.failCandidate(reasonTimeout, fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)+g.extended.added))
 	case Settling:
 		s.promote(g, "settled")
 	case Stopping:

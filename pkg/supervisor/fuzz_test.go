@@ -30,6 +30,20 @@ var deeds = []deed{
 	{'e', func(w *world, n int) { w.says(n, notify.Message{Errno: 5}) }},
 	{'q', func(w *world, n int) { w.says(n, notify.Message{Stopping: true}) }},
 	{'t', func(w *world, n int) { w.says(n, notify.Message{HasStatus: true, Status: "busy"}) }},
+	{'E', func(w *world, n int) { w.says(n, extend(4*time.Second)) }},
+	{'F', func(w *world, n int) { w.says(n, extend(time.Hour)) }},
+	{'m', func(w *world, n int) { w.says(n, notify.Message{MainPID: 2000 + 10*n, Ready: true}) }},
+	{'M', func(w *world, n int) { w.says(n, notify.Message{MainPID: 2001}) }},
+	{'L', func(w *world, n int) {
+		w.says(n, notify.Message{Reloading: true, MonotonicUsec: uint64(time.Now().UnixMicro())})
+	}},
+	{'y', func(w *world, n int) {
+		w.says(n, notify.Message{Reloading: true, MonotonicUsec: 1, Watchdog: notify.WatchdogPing})
+	}},
+	{'d', func(w *world, n int) { w.says(n, period(2*time.Second)) }},
+	{'D', func(w *world, n int) { w.says(n, period(0)) }},
+	{'g', func(w *world, n int) { w.says(n, ping) }},
+	{'G', func(w *world, n int) { w.says(n, trigger) }},
 	{'0', func(w *world, n int) { w.end(n, proc.Exit{}, 0) }},
 	{'1', func(w *world, n int) { w.end(n, proc.Exit{Code: 1}, 0) }},
 	{'9', func(w *world, n int) { w.end(n, proc.Exit{Code: -1, Signal: syscall.SIGKILL}, 0) }},
@@ -89,14 +103,15 @@ func fuzzConfig(b byte) Config {
 		Start: 10 * time.Second, Stop: 10 * time.Second, Settle: time.Second * time.Duration(b&1),
 		DrainDelay: 5 * time.Second * time.Duration(b>>1&1), Restart: Restart((b >> 2 & 3) % 3), Group: b>>4&1 == 1,
 		MaxDraining: 2 * int(b>>5&1), ReadyNone: b>>6&1 == 1, Terminal: b>>7&1 == 1,
+		MaxExtend: 6 * time.Second,
 	}
 }
 
 // maxScript is how many bytes of a script are played.
 const maxScript = 60
 
-// FuzzScript plays a script: its first byte is the configuration, the second chooses the first command and its
-// fallback, every other one a deed. What holds after each step is in world.check; after a final TERM
+// FuzzScript plays a script: its first byte is the configuration, the second chooses the first command, its
+// fallback and the watchdog, every other one a deed. What holds after each step is in world.check; after a final TERM
 // Run has to return, with every request answered.
 func FuzzScript(f *testing.F) {
 	for _, seed := range []string{
@@ -105,6 +120,8 @@ func FuzzScript(f *testing.F) {
 		"\x03\x01rsrT,0T", "\x03\x01rsT;I", "\x83\x01rIII", "\x41\x01l,l,T", "\x01\x02r1", "\x01\x031r", "\x01\x03x",
 		"\x00\x00UUs<UHrH1", "\x01\x01rlr,<o;.<O.T", "\x01\x01ruzT;;;", "\x01\x01rlfer,bqt", "\x01\x01rw1", "\x01\x01rlw1T",
 		"\x07\x01r!s!T!", "\x01\x01rsaHarpK", "\x05\x01rs<o1,,;", "\x00\x01x1cc.",
+		"\x01\x01E;E;Fr", "\x01\x01rlr,<E;<F;", "\x03\x01rFTE;F;E", "\x01\x01rL,r,y;;L;;", "\x01\x41rg,g;g", "\x01\x45r;r;,;", "\x01\x49r;1",
+		"\x01\x05rG1GrG", "\x01\x09rG0", "\x01\x01m1lm,<0", "\x01\x01rMlM<mo,.", "\x03\x05rdTG;D", "\x05\x05rlrG;g!",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -120,7 +137,10 @@ func play(t *testing.T, config, first byte, script []byte) {
 	if first&1 == 1 {
 		command = v1
 	}
-	w := start(t, fuzzConfig(config), command, func(o *Options) {
+	cfg := fuzzConfig(config)
+	cfg.Watchdog = Watchdog((first >> 2 & 3) % 3)
+	cfg.WatchdogTimeout = 3 * time.Second * time.Duration(first>>6&1)
+	w := start(t, cfg, command, func(o *Options) {
 		if first&2 == 2 {
 			o.Fallback = &v2
 		}

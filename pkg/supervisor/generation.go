@@ -51,12 +51,17 @@ type generation struct {
 	swap     *swap // the request it answers; nil once answered
 	swapID   int64 // the request that its events belong to: its own, then the one that replaces it
 
+	extended     extension // of deadline
+	watchdog     watchdog
+	reload       reload
 	saidStopping bool       // STOPPING=1 while current
+	hung         bool       // crank ends because it missed its watchdog
 	wasCurrent   bool       // counts for -max-draining and for crank's exit code
 	exit         *proc.Exit // how the main process ended; nil: it runs
 	code         int        // what crank would exit with on account of it, where it could not be started
 	failure      string     // why it failed as a candidate: one of Reasons, or reasonAborted; empty: it did not
 	stopSignal   syscall.Signal
+	drainsInFull bool // nothing was wrong with it when it was asked to stop
 	killed       bool // the deadline is over, KILL was sent
 	others       int  // processes besides the main one, at the last look
 }
@@ -87,7 +92,11 @@ func (s *Supervisor) become(g *generation, to State, cause string) {
 	if from != 0 {
 		took = now.Sub(g.since)
 	}
-	g.state, g.since, g.deadline = to, now, time.Time{}
+	g.state, g.since, g.deadline, g.extended = to, now, time.Time{}, extension{}
+	g.watchdog.follow(s, g, from)
+	if !g.serves() {
+		g.reload = reload{}
+	}
 
 	event := Event{Kind: moveKind(from, to, cause), From: from.String(), To: to.String(), Cause: cause, Text: g.text, Took: took}
 	if to == Ready && from == Starting {
@@ -134,5 +143,6 @@ func (g *generation) snapshot() GenerationStatus {
 	return GenerationStatus{
 		Generation: g.n, PID: g.pid, State: g.state, Started: g.started, ReadyAt: g.readyAt, Since: g.since,
 		Deadline: g.deadline, Text: g.text, Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
+		Reloading: g.reload.active, Missed: g.watchdog.missed,
 	}
 }

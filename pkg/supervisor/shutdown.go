@@ -78,7 +78,7 @@ func (s *Supervisor) stopAll() {
 	}
 	for _, g := range s.leaving {
 		if !g.deadline.IsZero() && g.deadline.After(sd.deadline) {
-			g.deadline = sd.deadline
+			g.deadline, g.extended = sd.deadline, extension{}
 		}
 	}
 }
@@ -180,6 +180,8 @@ func (s *Supervisor) codeOf(g *generation) int {
 		code = 128 + int(syscall.SIGKILL) // it was killed, and the kernel has not said so yet
 	}
 	switch {
+	case g.hung && (code == 0 || s.cfg.OKCodes[code]):
+		return 1 // crank ends because of it, however well it then stopped
 	case s.cfg.OKCodes[code]:
 		return 0
 	case code == 0 && g.failure == reasonReported:

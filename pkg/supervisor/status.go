@@ -54,7 +54,9 @@ type GenerationStatus struct {
 	Command    Command
 	Trigger    Trigger
 	Asker      Asker
-	Others     int // processes besides the main one, when stopping
+	Others     int  // processes besides the main one, when stopping
+	Reloading  bool // it said RELOADING=1
+	Missed     bool // it missed its watchdog
 }
 
 // Outcome is how a swap ended.
@@ -143,6 +145,8 @@ func (s *Supervisor) whyNotReady() string {
 		return "crank is shutting down"
 	case s.current != nil && s.current.saidStopping:
 		return fmt.Sprintf("generation %d said STOPPING=1", s.current.n)
+	case s.current != nil && s.current.watchdog.missed:
+		return fmt.Sprintf("generation %d missed its watchdog", s.current.n)
 	case s.current != nil:
 		return ""
 	case s.candidate != nil:

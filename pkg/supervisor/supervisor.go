@@ -8,7 +8,6 @@ import (
 
 	"github.com/go-logr/logr"
 
-	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/proc"
 )
 
@@ -27,6 +26,9 @@ type Launcher interface {
 // Child is the process of one generation, and all that belongs to it.
 type Child interface {
 	PID() int
+	// SetMain makes pid the main process, as the app has asked for. The error says why it cannot be: it is not
+	// alive, or not one of the generation's.
+	SetMain(pid int) error
 	// Signal signals the main process; with group, its process group.
 	Signal(sig syscall.Signal, group bool) error
 	// Gone tells that the main process was reaped.
@@ -72,6 +74,7 @@ const (
 type Config struct {
 	Name        string
 	Start, Stop time.Duration // 0 in Start: no limit
+	MaxExtend   time.Duration // what EXTEND_TIMEOUT_USEC can add to each of them
 	Settle      time.Duration
 	DrainDelay  time.Duration
 	ReadyNone   bool           // ready when its exec succeeded
@@ -83,6 +86,9 @@ type Config struct {
 	MaxDraining int          // 0: no limit
 	Quiet       bool         // say nothing of an uneventful first generation
 	Terminal    bool         // on a terminal a third INT kills
+
+	Watchdog        Watchdog
+	WatchdogTimeout time.Duration // of generations that say no WATCHDOG_USEC; 0: none
 }
 
 // Options is what New needs besides Config.
@@ -282,7 +288,7 @@ func (s *Supervisor) onTick(now time.Time) {
 func (s *Supervisor) deadlines() []*time.Time {
 	all := []*time.Time{&s.restart.at, &s.lookAt}
 	for _, g := range s.generations() {
-		all = append(all, &g.deadline)
+		all = append(all, &g.deadline, &g.watchdog.due, &g.reload.deadline)
 	}
 	if s.shutdown != nil {
 		all = append(all, &s.shutdown.delayUntil, &s.shutdown.deadline)
@@ -314,20 +320,3 @@ func (s *Supervisor) generations() []*generation {
 }
 
 func byNumber(a, b *generation) int { return a.n - b.n }
-
-// noticeCall is a message of an app on its way to the loop.
-type noticeCall struct {
-	generation int
-	message    notify.Message
-	handled    chan struct{}
-}
-
-// Notice passes on a message of generation n, and returns when it has had its effect.
-func (s *Supervisor) Notice(n int, m notify.Message) {
-	c := noticeCall{n, m, make(chan struct{})}
-	select {
-	case s.notices <- c:
-		<-c.handled
-	case <-s.done:
-	}
-}

@@ -339,6 +339,7 @@ func (s *Supervisor) failCandidate(reason, cause string) {
 		limit = min(limit, shutdownGrace)
 	}
 	s.candidate = nil
+	g.drainsInFull = drain
 	s.leave(g, signal, limit, cause)
 	s.failed(g, reason, cause)
 }

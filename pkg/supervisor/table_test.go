@@ -46,6 +46,21 @@ func says(m notify.Message) func(*world, int) string {
 	return func(w *world, subject int) string { w.says(subject, m); return "" }
 }
 
+// promises has the app say WATCHDOG_USEC.
+func promises(period time.Duration) func(*world, int) string {
+	return says(notify.Message{WatchdogUsec: uint64(period.Microseconds()), Keys: []string{"WATCHDOG_USEC"}})
+}
+
+// lastKind returns the kind of the newest event among those of some kinds.
+func (w *world) lastKind(kinds ...string) string {
+	for _, e := range slices.Backward(w.events) {
+		if slices.Contains(kinds, e.Kind) {
+			return e.Kind
+		}
+	}
+	return "none"
+}
+
 func passes(d time.Duration) func(*world, int) string {
 	return func(w *world, _ int) string { w.pass(d + d/2); return "" }
 }
@@ -98,6 +113,61 @@ var events = []event{
 		}
 		return "nobody"
 	}},
+	{"EXTEND", Config{Start: time.Second, Stop: time.Second, MaxExtend: time.Hour}, func(w *world, subject int) string {
+		w.says(subject, notify.Message{ExtendTimeoutUsec: 60e6})
+		for _, g := range w.s.Status().Generations {
+			if left := time.Until(g.Deadline); g.Generation == subject && left > time.Second && left <= time.Minute {
+				return left.String()
+			}
+		}
+		return ""
+	}},
+	{"MAINPID", Config{}, func(w *world, subject int) string {
+		w.says(subject, notify.Message{MainPID: 2000 + 10*subject})
+		for _, g := range w.s.Status().Generations {
+			if g.Generation == subject {
+				return fmt.Sprint(g.PID)
+			}
+		}
+		return ""
+	}},
+	{"RELOADING", Config{}, func(w *world, subject int) string {
+		w.says(subject, notify.Message{Reloading: true, MonotonicUsec: 7})
+		for _, g := range w.s.Status().Generations {
+			if g.Reloading {
+				return fmt.Sprint(g.Generation, " reloading")
+			}
+		}
+		return ""
+	}},
+	{"reload over", Config{}, func(w *world, subject int) string {
+		w.says(subject, notify.Message{Reloading: true})
+		ignored := w.s.Status().Counters.IgnoredNotices
+		w.says(subject, notify.Message{Ready: true})
+		return fmt.Sprintf("%s, READY ignored %d", w.lastKind("reloading", "reloaded"), w.s.Status().Counters.IgnoredNotices-ignored)
+	}},
+	{"reload late", Config{Start: 30 * time.Second}, func(w *world, subject int) string {
+		w.says(subject, notify.Message{Reloading: true})
+		w.pass(10 * time.Second) // a start goes on
+		w.pass(20 * time.Second)
+		return w.lastKind("reloading", "overdue")
+	}},
+	{"WATCHDOG_USEC", Config{}, promises(0)},
+	{"ping", Config{}, func(w *world, subject int) string {
+		promises(10*time.Second)(w, subject)
+		for range 3 {
+			w.pass(6 * time.Second)
+			w.says(subject, notify.Message{Watchdog: notify.WatchdogPing})
+		}
+		return ""
+	}},
+	{"no ping", Config{}, func(w *world, subject int) string {
+		promises(10*time.Second)(w, subject)
+		return passes(10*time.Second)(w, subject)
+	}},
+	{"trigger", Config{}, says(notify.Message{Watchdog: notify.WatchdogTrigger})},
+	{"miss, swap", Config{Watchdog: WatchdogSwap}, says(notify.Message{Watchdog: notify.WatchdogTrigger})},
+	{"miss, exit", Config{Watchdog: WatchdogExit}, says(notify.Message{Watchdog: notify.WatchdogTrigger})},
 	{"start limit", Config{Start: time.Second}, passes(time.Second)},
 	{"settle over", Config{Settle: time.Second}, passes(time.Second)},
 	{"stop limit", Config{Stop: time.Second}, passes(time.Second)},

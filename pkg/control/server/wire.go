@@ -35,6 +35,7 @@ func (s *Server) generation(g supervisor.GenerationStatus, now time.Time) contro
 		Started: g.Started, AgeSeconds: now.Sub(g.Started).Seconds(), StateSeconds: now.Sub(g.Since).Seconds(),
 		Status: g.Text, Command: s.Redact(g.Command.Argv), Cwd: g.Command.Dir,
 		Trigger: string(g.Trigger), Asker: askerFrom(g.Asker), Others: g.Others,
+		Reloading: g.Reloading, MissedWatchdog: g.Missed,
 	}
 	if !g.ReadyAt.IsZero() {
 		wire.ReadySeconds = seconds(g.ReadyAt.Sub(g.Started))

@@ -1,0 +1,124 @@
+package launch
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strconv"
+
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// The main process of a generation is the one that was launched, until MAINPID= names another. Where the
+// launched one ends, crank becomes the parent of the other one and gets its status. Where it stays, it is the
+// other one's parent, or an ancestor, and takes that status itself: crank then sees the end of the launched one
+// only, and that is the generation's.
+
+var errStranger = errors.New("it is no process of this generation")
+
+// PID implements supervisor.Child.
+func (ch *child) PID() int { return ch.main.PID() }
+
+// SetMain implements supervisor.Child.
+func (ch *child) SetMain(pid int) error {
+	err := ch.setMain(pid)
+	if err != nil {
+		ch.l.cfg.Observe(nil, true)
+	}
+	return err
+}
+
+func (ch *child) setMain(pid int) error {
+	l := ch.l
+	if pid == ch.PID() {
+		return nil
+	}
+	next := ch.launched
+	if pid != next.PID() || next.IsGone() {
+		t := lineage(pid)
+		e, ok := t[pid]
+		if !ok || e.Zombie {
+			return os.ErrProcessDone
+		}
+		if l.owner(t, pid) != ch.generation {
+			return errStranger
+		}
+		var err error
+		if next, err = proc.Adopt(e, ch.launched.PID()); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ch.main != ch.launched {
+		ch.main.Gone() // it goes on as any other process of the generation
+	}
+	ch.main = next
+	return nil
+}
+
+// endedWith takes note of the end of a process, and returns the generation that ends with it; nil: none
+// does. The end of the launched process becomes that of the main one, where that was reaped by its parent.
+func (l *Launcher) endedWith(e *proc.Exit) *child {
+	for _, ch := range l.children {
+		if e.PID == ch.main.PID() && !ch.main.IsGone() {
+			ch.gone(ch.main) // its pid is free from now on
+			return ch
+		}
+		if e.PID != ch.launched.PID() || ch.launched.IsGone() {
+			continue
+		}
+		ch.gone(ch.launched)
+		if _, ok := ch.main.Look(); ok || ch.main.IsGone() {
+			return nil // crank is the main one's parent now, or was
+		}
+		e.PID = ch.main.PID()
+		ch.gone(ch.main)
+		return ch
+	}
+	return nil
+}
+
+func (ch *child) gone(p *proc.Process) {
+	ch.l.mu.Lock()
+	defer ch.l.mu.Unlock()
+	p.Gone()
+}
+
+// signalled returns the process that a signal is for: the main one, or the launched one if that was its
+// parent and has reaped it.
+func (ch *child) signalled() *proc.Process {
+	if ch.main != ch.launched {
+		if e, ok := ch.main.Look(); !ok || e.Zombie {
+			return ch.launched
+		}
+	}
+	return ch.main
+}
+
+// messengers are programs that only pass on what a script says.
+var messengers = []string{"systemd-notify", "crankctl"}
+
+// warnOfWrapper says once that READY came from a process that LISTEN_PID does not name. A server that
+// checks it, as sd_listen_fds(3) does, has taken no socket then. It runs on the receiver's goroutine.
+func (ch *child) warnOfWrapper(from notify.Sender, m notify.Message) {
+	ch.l.mu.Lock()
+	named, launched := m.MainPID != 0 || ch.main != ch.launched, ch.launched.PID()
+	ch.l.mu.Unlock()
+	if ch.warned || named || !ch.namesPID() || from.PID == launched {
+		return
+	}
+	e, ok := proc.Lookup(from.PID)
+	program := proc.Name(from.PID)
+	if !ok || e.Zombie || slices.Contains(messengers, program) {
+		return
+	}
+	if own, _ := proc.Environ(from.PID, "LISTEN_PID"); own == strconv.Itoa(from.PID) {
+		return // it was started with crankctl exec
+	}
+	ch.warned = true
+	ch.l.cfg.Log.Info("warning: the process that said READY=1 is not the one that LISTEN_PID names, so it may have ignored the sockets: "+
+		"have the wrapper exec the app, or start it as crankctl exec -- CMD, or use -listen-pid=false",
+		"generation", ch.generation, "pid", launched, "sender", from.PID, "program", program)
+}

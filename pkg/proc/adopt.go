@@ -1,0 +1,35 @@
+package proc
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/crankctl/crank/pkg/linux"
+)
+
+// Adopt returns a Process for one that was found in /proc and that Start has not started: a descendant that
+// the app calls its main one. Its parent may be another than crank, and reap it unseen. SignalGroup signals the
+// group that it leads, or group if it is in that one; else it signals the process alone, since who else would
+// be hit is not known. The error says that it has ended, and matches os.ErrProcessDone. The caller calls Gone
+// in the end.
+func Adopt(e Entry, group int) (*Process, error) {
+	fd, err := linux.PidfdOpen(e.PID)
+	if err != nil {
+		fd = -1 // ended, or no pidfds here: the next look tells
+	}
+	p := &Process{pid: e.PID, pidfd: fd, start: e.Start, group: group}
+	if now, ok := p.Look(); !ok || now.Zombie {
+		p.Gone()
+		return nil, fmt.Errorf("cannot adopt process %d: %w", e.PID, os.ErrProcessDone)
+	}
+	return p, nil
+}
+
+// Look reads the process's entry; ok is false where it was reaped, though its pid may belong to another one.
+func (p *Process) Look() (e Entry, ok bool) {
+	if p.gone {
+		return Entry{}, false
+	}
+	e, ok = Lookup(p.pid)
+	return e, ok && (p.start == 0 || e.Start == p.start)
+}
