@@ -24,24 +24,23 @@ var removed = []string{
 }
 
 // environ returns exactly what generation n gets: crank's own environment less what is crank's,
-// then the changes of the command, then what crank says. No variable is there twice.
-func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
+// then the changes of the command, then what crank says. No variable is there twice. A check and a probe, whose at
+// is nil, get no sockets and cannot say READY.
+func (l *Launcher) environ(n int, changes []string, at *notifyAt) []string {
 	env := slices.DeleteFunc(slices.Clone(l.cfg.Environ), func(entry string) bool {
 		return l.isCranks(supervisor.EnvKey(entry))
 	})
 	for _, change := range changes {
 		env = set(env, change)
 	}
-	own := []string{
-		"CRANK_NAME=" + l.cfg.Name,
-		"CRANK_GENERATION=" + strconv.Itoa(n),
-		"NOTIFY_FD=" + strconv.Itoa(at.fd),
-		"NOTIFY_SOCKET=" + at.address,
+	own := []string{"CRANK_NAME=" + l.cfg.Name, "CRANK_GENERATION=" + strconv.Itoa(n)}
+	if at != nil {
+		own = append(own, "NOTIFY_FD="+strconv.Itoa(at.fd), "NOTIFY_SOCKET="+at.address)
 	}
 	if l.cfg.Ctl != "" {
 		own = append(own, "CRANK_CTL="+l.cfg.Ctl)
 	}
-	if held := l.sockets.Sockets(); len(held) > 0 {
+	if held := l.sockets.Sockets(); at != nil && len(held) > 0 {
 		own = append(own, "LISTEN_FDS="+strconv.Itoa(len(held)), "LISTEN_FDNAMES="+names(held))
 	}
 	for _, entry := range own {

@@ -77,6 +77,9 @@ func (s *Supervisor) onChildren() {
 	exits, _ := s.launcher.Reap()
 	for _, e := range exits {
 		s.counts.Reaped++
+		if s.probeEnded(e) {
+			continue
+		}
 		if g := s.find(func(g *generation) bool { return g.live() && g.pid == e.PID }); g != nil {
 			s.onExit(g, e)
 		}
@@ -88,18 +91,16 @@ func (s *Supervisor) onChildren() {
 
 // onExit is the end of a generation's main process.
 func (s *Supervisor) onExit(g *generation, e proc.Exit) {
+	if g.state == Starting && g.checking && e.Status() == 0 {
+		s.checkPassed(g)
+		return
+	}
 	g.exit = &e
 	g.child.Gone()
 	s.observer.Exited(g.state, exitCause(g, e))
 	switch g.state {
 	case Starting, Settling:
-		reason, cause := reasonExit, e.String()+" before ready"
-		if e.Signal != 0 {
-			reason = reasonSignal
-		}
-		if g.state == Settling {
-			reason, cause = reasonSettle, e.String()+" while settling"
-		}
+		reason, cause := g.diedStarting(e)
 		s.candidate = nil
 		s.gone(g, min(s.stopLimit(g), failedGrace), cause)
 		s.failed(g, reason, cause)
@@ -237,7 +238,11 @@ func (s *Supervisor) expire(now time.Time) {
 		if due(g.deadline) {
 			s.onDeadline(g)
 		}
+		if due(g.proveAt) {
+			s.onProve(g)
+		}
 	}
+	s.expireProbes(due)
 	if s.shutdown != nil {
 		if due(s.shutdown.delayUntil) {
 			s.stopAll()
@@ -259,7 +264,7 @@ func (s *Supervisor) onDeadline(g *generation) {
 	g.deadline = time.Time{}
 	switch g.state {
 	case Starting:
-		s.failCandidate(reasonTimeout, fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)))
+		s.failCandidate(reasonTimeout, s.notInTime(g))
 	case Settling:
 		s.promote(g, "settled")
 	case Stopping:

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,8 @@ var deeds = []deed{
 	{'e', func(w *world, n int) { w.says(n, notify.Message{Errno: 5}) }},
 	{'q', func(w *world, n int) { w.says(n, notify.Message{Stopping: true}) }},
 	{'t', func(w *world, n int) { w.says(n, notify.Message{HasStatus: true, Status: "busy"}) }},
+	{'y', func(w *world, n int) { w.gate(n, nil) }},
+	{'n', func(w *world, n int) { w.gate(n, errors.New("answered 503")) }},
 	{'0', func(w *world, n int) { w.end(n, proc.Exit{}, 0) }},
 	{'1', func(w *world, n int) { w.end(n, proc.Exit{Code: 1}, 0) }},
 	{'9', func(w *world, n int) { w.end(n, proc.Exit{Code: -1, Signal: syscall.SIGKILL}, 0) }},
@@ -60,6 +63,17 @@ func (w *world) end(n int, e proc.Exit, others int) {
 	w.settle()
 }
 
+// gate is the end of generation n's check, or the result of a probe of it.
+func (w *world) gate(n int, err error) {
+	if c := w.kernel.child(n); c == nil || c.kind == "" {
+		w.probeEnds(n, err)
+	} else if err == nil {
+		w.end(n, proc.Exit{}, 0)
+	} else {
+		w.end(n, proc.Exit{Code: 3}, 0)
+	}
+}
+
 func (w *world) kill(k KillRequest) {
 	w.s.Kill(w.t.Context(), k)
 	w.settle()
@@ -83,20 +97,35 @@ func (w *world) newest() int {
 	return 0
 }
 
-// fuzzConfig is chosen by a script's first byte.
-func fuzzConfig(b byte) Config {
+// fuzzReady are the ways to become ready, besides none.
+var fuzzReady = []Readiness{
+	{},
+	{Alive: 3 * time.Second},
+	{Exec: []string{"/probe"}, Interval: 2 * time.Second, Timeout: time.Second},
+	{Interval: 2 * time.Second, Timeout: time.Second},
+}
+
+// fuzzConfig is chosen by a script's first two bytes.
+func fuzzConfig(b, c byte) Config {
+	ready := fuzzReady[c>>2&3]
+	ready.None = b>>6&1 == 1
+	var check []string
+	if c>>4&1 == 1 {
+		check = []string{"/app", "-t"}
+	}
 	return Config{
+		Ready: ready, Check: check,
 		Start: 10 * time.Second, Stop: 10 * time.Second, Settle: time.Second * time.Duration(b&1),
 		DrainDelay: 5 * time.Second * time.Duration(b>>1&1), Restart: Restart((b >> 2 & 3) % 3), Group: b>>4&1 == 1,
-		MaxDraining: 2 * int(b>>5&1), ReadyNone: b>>6&1 == 1, Terminal: b>>7&1 == 1,
+		MaxDraining: 2 * int(b>>5&1), Terminal: b>>7&1 == 1,
 	}
 }
 
 // maxScript is how many bytes of a script are played.
 const maxScript = 60
 
-// FuzzScript plays a script: its first byte is the configuration, the second chooses the first command and its
-// fallback, every other one a deed. What holds after each step is in world.check; after a final TERM
+// FuzzScript plays a script: its first byte is the configuration, the second chooses the first command, its
+// fallback and what comes before it is ready, every other one a deed. What holds after each step is in world.check; after a final TERM
 // Run has to return, with every request answered.
 func FuzzScript(f *testing.F) {
 	for _, seed := range []string{
@@ -105,6 +134,8 @@ func FuzzScript(f *testing.F) {
 		"\x03\x01rsrT,0T", "\x03\x01rsT;I", "\x83\x01rIII", "\x41\x01l,l,T", "\x01\x02r1", "\x01\x031r", "\x01\x03x",
 		"\x00\x00UUs<UHrH1", "\x01\x01rlr,<o;.<O.T", "\x01\x01ruzT;;;", "\x01\x01rlfer,bqt", "\x01\x01rw1", "\x01\x01rlw1T",
 		"\x07\x01r!s!T!", "\x01\x01rsaHarpK", "\x05\x01rs<o1,,;", "\x00\x01x1cc.",
+		"\x01\x05;r,l,,,0", "\x01\x09y,lnny,,", "\x01\x09n,,,,,;;", "\x01\x0dy,lnr,y,1", "\x01\x0dyS!yT", "\x01\x11yryl,ny", "\x05\x11yr1,;yr",
+		"\x01\x1byxlU<1yy,T", "\x01\x19y.xn,yla9;y", "\x01\x1dyyxHyS<uTT",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -120,7 +151,7 @@ func play(t *testing.T, config, first byte, script []byte) {
 	if first&1 == 1 {
 		command = v1
 	}
-	w := start(t, fuzzConfig(config), command, func(o *Options) {
+	w := start(t, fuzzConfig(config, first), command, func(o *Options) {
 		if first&2 == 2 {
 			o.Fallback = &v2
 		}
