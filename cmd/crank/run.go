@@ -24,6 +24,7 @@ import (
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/parent"
+	"github.com/crankctl/crank/pkg/probe"
 	"github.com/crankctl/crank/pkg/saved"
 	"github.com/crankctl/crank/pkg/signals"
 	"github.com/crankctl/crank/pkg/sockets"
@@ -103,6 +104,7 @@ type crank struct {
 	ctl      string // the control socket's address; empty: none
 	hasSaved bool   // there is a saved command
 	sockets  *sockets.Set
+	target   *probe.Target // what -ready asks over the network; nil: nothing
 	started  time.Time
 	sup      *supervisor.Supervisor
 	listener *server.Listener
@@ -128,6 +130,9 @@ func (c *crank) run() (code int, err error) {
 		return 0, err
 	}
 	defer func() { c.warn(c.sockets.Close()) }()
+	if err := c.findTarget(); err != nil {
+		return 0, err
+	}
 	if err := c.listenHTTP(); err != nil {
 		return 0, err
 	}
@@ -252,6 +257,9 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	if c.metrics != nil {
 		options.Observer = c.metrics
 	}
+	if c.target != nil {
+		options.Prober = probe.New(*c.target, time.Duration(c.cfg.ReadyTimeout), launcher)
+	}
 	c.sup = supervisor.New(c.supervisorConfig(), options)
 	if c.listener != nil {
 		stop := c.serveControl()
@@ -337,7 +345,7 @@ func (c *crank) supervisorConfig() supervisor.Config {
 	return supervisor.Config{
 		Name: c.cfg.Name, Start: time.Duration(c.cfg.StartTimeout), Stop: time.Duration(c.cfg.StopTimeout),
 		MaxExtend: time.Duration(c.cfg.MaxExtend), Settle: time.Duration(c.cfg.Settle), DrainDelay: time.Duration(c.cfg.DrainDelay),
-		ReadyNone: c.cfg.Ready == "none", StopSignal: syscall.Signal(c.cfg.StopSignal), Group: bool(c.cfg.Group),
+		Check: c.cfg.CheckCommand(), Ready: c.readiness(), StopSignal: syscall.Signal(c.cfg.StopSignal), Group: bool(c.cfg.Group),
 		HUP: hups[c.cfg.HUP], Restart: restarts[c.cfg.Restart], OKCodes: ok, MaxDraining: int(c.cfg.MaxDraining),
 		Quiet: c.plainInit(), Terminal: linux.IsTerminal(0),
 		Watchdog: watchdogs[c.cfg.Watchdog], WatchdogTimeout: time.Duration(c.cfg.WatchdogTimeout),

@@ -65,6 +65,9 @@ var everySetting = []struct {
 	{"max-extend", "0", func(c Config) (any, any) { return c.MaxExtend, Seconds(0) }},
 	{"watchdog", "exit", func(c Config) (any, any) { return c.Watchdog, "exit" }},
 	{"watchdog-timeout", "20", func(c Config) (any, any) { return c.WatchdogTimeout, Seconds(20 * time.Second) }},
+	{"ready-interval", "2", func(c Config) (any, any) { return c.ReadyInterval, Seconds(2 * time.Second) }},
+	{"ready-timeout", "300ms", func(c Config) (any, any) { return c.ReadyTimeout, Seconds(300 * time.Millisecond) }},
+	{"check", "nginx -t", func(c Config) (any, any) { return c.Check, "nginx -t" }},
 	{"memory-check", "refuse", func(c Config) (any, any) { return c.MemoryCheck, "refuse" }},
 	{"stop", "1m30s", func(c Config) (any, any) { return c.StopTimeout, Seconds(90 * time.Second) }},
 	{"stop-signal", "QUIT", func(c Config) (any, any) { return c.StopSignal, StopSignal(syscall.SIGQUIT) }},
@@ -307,11 +310,12 @@ func TestBadValues(t *testing.T) {
 		{"start", "99999999999", duration}, {"start", "0x10", duration}, {"start", "-5s", "want no negative duration"},
 		{"start", "0", "want more than 0"}, {"start", "0s", "want more than 0"},
 		{"settle", "-1ms", "want no negative duration"}, {"stop", "soon", duration}, {"drain-delay", "5 m", duration},
-		{"ready", "later", "want none, notify, "}, {"ready", "", "want none"}, {"ready", "exec:", "nothing after exec:"},
+		{"ready", "later", "want none, notify, "}, {"ready", "", "want none"}, {"ready", "exec:", "nothing after exec:"}, {"ready", "exec:a 'b", "quote"},
 		{"ready", "-1s", "want none"}, {"ready", "https://x", "want none"},
 		{"ready-interval", "0", "want more than 0"}, {"ready-timeout", "x", duration}, {"max-extend", "x", duration},
 		{"watchdog-timeout", "-1s", "want no negative duration"},
 		{"watchdog", "kill", "want report, swap or exit"},
+		{"check", "", "want a command"}, {"check", `a "b`, "quote"},
 		{"memory-check", "on", "want warn, refuse or off"},
 		{"stop-signal", "TREM", `"TREM" is not a signal`}, {"stop-signal", "0", "want same or a signal"}, {"stop-signal", "33", "32 to 34"},
 		{"max-draining", "-1", "want a number from 0"}, {"max-draining", "many", "want a number from 0"}, {"max-draining", "4294967296", "want a number"},
@@ -424,10 +428,6 @@ func TestLater(t *testing.T) {
 		flag          string
 		works, refuse []string
 	}{
-		{"ready", []string{"none", "notify"}, []string{"5s", "10", "exec:true", "http://127.0.0.1:1/", "tcp://127.0.0.1:1"}},
-		{"ready-interval", []string{"1", "1000ms"}, []string{"2"}},
-		{"ready-timeout", []string{"1s"}, []string{"2s"}},
-		{"check", []string{""}, []string{"true secret"}},
 		{"redact", []string{""}, []string{"secret.*"}},
 	} {
 		s := setting(t, test.flag)

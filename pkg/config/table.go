@@ -3,7 +3,6 @@ package config
 import (
 	"errors"
 	"flag"
-	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -68,22 +67,23 @@ var settings = []Setting{
 		Doc:   "after READY both generations serve for this long; only where there is a current one to protect",
 		field: func(c *Config) any { return &c.Settle }},
 	{Flag: "ready", Var: "CRANK_READY", Arg: "HOW", Group: groupStart, Usually: "notify with a -bind, else none",
-		Doc:   "what makes a candidate ready: none (its exec succeeded) or notify (it says READY=1)",
-		Later: "readiness by time, exec:, http:// and tcp:// comes later", Now: []string{"none", "notify"},
+		Doc: "what makes a candidate ready: none (its exec succeeded), notify (it says READY=1), a duration (alive for so " +
+			"long), exec:COMMAND (exits 0), http://HOST:PORT/PATH (answers 2xx or 3xx) or tcp://HOST:PORT; the address is " +
+			"the candidate's own, with {generation} and {pid} in it",
 		accept: readiness,
 		field:  func(c *Config) any { return &c.Ready }},
 	{Flag: "ready-interval", Var: "CRANK_READY_INTERVAL", Arg: "DURATION", Group: groupStart, Default: "1s",
-		Doc:   "how often -ready probes",
-		Later: "probes come later", accept: positive,
-		field: func(c *Config) any { return &c.ReadyInterval }},
+		Doc:    "a probe of -ready begins so long after the last one began",
+		accept: positive,
+		field:  func(c *Config) any { return &c.ReadyInterval }},
 	{Flag: "ready-timeout", Var: "CRANK_READY_TIMEOUT", Arg: "DURATION", Group: groupStart, Default: "1s",
-		Doc:   "how long one probe may take",
-		Later: "probes come later", accept: positive,
-		field: func(c *Config) any { return &c.ReadyTimeout }},
+		Doc:    "how long one probe of -ready may take",
+		accept: positive,
+		field:  func(c *Config) any { return &c.ReadyTimeout }},
 	{Flag: "check", Var: "CRANK_CHECK", Arg: "COMMAND", Group: groupStart, Usually: "none", Secret: true,
-		Doc:   "must exit 0 before a candidate is started",
-		Later: "checks before a start come later",
-		field: func(c *Config) any { return &c.Check }},
+		Doc:    "must exit 0 before a candidate is started, within -start",
+		accept: command,
+		field:  func(c *Config) any { return &c.Check }},
 	{Flag: "max-extend", Var: "CRANK_MAX_EXTEND", Arg: "DURATION", Group: groupStart, Default: "10m",
 		Doc:   "the most that the app's EXTEND_TIMEOUT_USEC can add to -start, and to -stop; 0: nothing",
 		field: func(c *Config) any { return &c.MaxExtend }},
@@ -252,21 +252,4 @@ func instanceName(value string) error {
 func regularExpression(value string) error {
 	_, err := regexp.Compile(value)
 	return err
-}
-
-func readiness(value string) error {
-	wanted := errors.New("want none, notify, a duration, exec:COMMAND, http://ADDRESS or tcp://ADDRESS")
-	for _, scheme := range []string{"exec:", "http://", "tcp://"} {
-		if rest, ok := strings.CutPrefix(value, scheme); ok {
-			if strings.TrimSpace(rest) == "" {
-				return fmt.Errorf("nothing after %s: %w", scheme, wanted)
-			}
-			return nil
-		}
-	}
-	var alive Seconds
-	if value == "none" || value == "notify" || alive.Set(value) == nil && alive > 0 {
-		return nil
-	}
-	return wanted
 }

@@ -26,23 +26,32 @@ var removed = []string{
 
 // environ returns exactly what generation n gets: crank's own environment less what is crank's,
 // then the changes of the command, then what crank says. No variable is there twice. The variables of
-// the profile are defaults: one that was given is left alone.
-func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
+// the profile are defaults: one that was given is left alone. A check and a probe, whose at is nil, get no sockets
+// and cannot say READY.
+func (l *Launcher) environ(n int, changes []string, at *notifyAt) []string {
 	env := slices.DeleteFunc(slices.Clone(l.cfg.Environ), func(entry string) bool {
 		return l.isCranks(supervisor.EnvKey(entry))
 	})
 	for _, change := range changes {
 		env = set(env, change)
 	}
-	own := []string{
-		"CRANK_NAME=" + l.cfg.Name,
-		"CRANK_GENERATION=" + strconv.Itoa(n),
-		"NOTIFY_FD=" + strconv.Itoa(at.fd),
-		"NOTIFY_SOCKET=" + at.address,
-	}
+	own := []string{"CRANK_NAME=" + l.cfg.Name, "CRANK_GENERATION=" + strconv.Itoa(n)}
 	if l.cfg.Ctl != "" {
 		own = append(own, "CRANK_CTL="+l.cfg.Ctl)
 	}
+	if at != nil {
+		own = append(own, l.forApp(env, *at)...)
+	}
+	for _, entry := range own {
+		env = set(env, entry)
+	}
+	return env
+}
+
+// forApp returns what only the app itself gets: where it can speak to crank, its sockets, and how often it has to
+// show that it is alive.
+func (l *Launcher) forApp(env []string, at notifyAt) []string {
+	own := []string{"NOTIFY_FD=" + strconv.Itoa(at.fd), "NOTIFY_SOCKET=" + at.address}
 	held := l.sockets.Sockets()
 	if l.listens() {
 		own = append(own, "LISTEN_FDS="+strconv.Itoa(len(held)), "LISTEN_FDNAMES="+names(held))
@@ -55,10 +64,7 @@ func (l *Launcher) environ(n int, changes []string, at notifyAt) []string {
 	if l.cfg.Watchdog > 0 {
 		own = append(own, "WATCHDOG_USEC="+strconv.FormatInt(l.cfg.Watchdog.Microseconds(), 10))
 	}
-	for _, entry := range own {
-		env = set(env, entry)
-	}
-	return env
+	return own
 }
 
 func (l *Launcher) isCranks(key string) bool {

@@ -49,11 +49,13 @@ type Launcher struct {
 	sockets        *sockets.Set
 	notice         func(generation int, m notify.Message)
 	stdout, stderr *output.Destination
+	nowhere        *output.Destination // of what probes write
 	null           *os.File
 	oomScore       string
 
-	mu       sync.Mutex // guards children and whose main process is which, which the notify goroutines read, and heldBack
-	children map[int]*child
+	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
+	children map[int]*child // by generation
+	probes   map[int]*child // by pid
 	heldBack []proc.Exit
 	wake     func() // makes the supervisor call Reap again
 	alone    bool   // there was no child at all at the last Reap
@@ -66,7 +68,7 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	if cfg.Observe == nil {
 		cfg.Observe = func([]string, bool) {}
 	}
-	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}}
+	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}, probes: map[int]*child{}}
 	l.stdout, l.stderr = output.Destinations(stdout, stderr)
 	l.oomScore, _ = proc.OOMScoreAdj() // without /proc it is not changed
 	var err error
@@ -74,6 +76,7 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	if err != nil {
 		return nil, err
 	}
+	l.nowhere, _ = output.Destinations(int(l.null.Fd()), int(l.null.Fd()))
 	return l, nil
 }
 
@@ -95,13 +98,13 @@ func (l *Launcher) Close(grace time.Duration) {
 	}
 }
 
-// child is one generation's process and what crank holds for it.
+// child is one generation's process, its check, or a probe of it, and what crank holds for it.
 type child struct {
 	l           *Launcher
 	generation  int
-	launched    *proc.Process // what crank has started
-	main        *proc.Process // the same, unless MAINPID named another
-	receiver    *notify.Receiver
+	launched    *proc.Process    // what crank has started
+	main        *proc.Process    // the same, unless MAINPID named another
+	receiver    *notify.Receiver // nil: it is a check or a probe, which has nothing to say
 	streams     *output.Streams
 	oomRaised   bool
 	hasTerminal bool
@@ -158,7 +161,7 @@ func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 func (ch *child) start(c supervisor.Command, protect bool) error {
 	l := ch.l
 	files := ch.files()
-	env := l.environ(ch.generation, c.Env, notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
+	env := l.environ(ch.generation, c.Env, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
 	path, err := proc.Find(c.Argv[0], c.Dir, lookup(env, "PATH"))
 	if err != nil {
 		return err
@@ -171,18 +174,21 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 		spec.Terminal = 1 + stdin
 		ch.hasTerminal = true
 	}
+	ch.launched, err = l.fork(spec, protect)
+	ch.main = ch.launched
+	ch.oomRaised = err == nil && protect && l.oomScore != ""
+	return err
+}
+
+// fork starts a process.
+func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {
 	// The kernel's first choice is the newcomer, as long as there is somebody to protect from it.
 	// A program with more rights than crank cannot be given its old score back, but then it keeps
 	// crank's own as well: the write in the child fails.
 	if protect && l.oomScore != "" {
 		spec.OOMScoreAdj = oomScoreStarting
-		ch.oomRaised = true
 	}
-	if ch.launched, err = proc.Start(spec); err != nil {
-		return err
-	}
-	ch.main = ch.launched
-	return nil
+	return proc.Start(spec)
 }
 
 // namesPID reports whether there is a LISTEN_PID.
@@ -240,7 +246,7 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	l.mu.Unlock()
 	none, err := proc.Reap(func(e proc.Exit) {
 		ch := l.endedWith(&e)
-		if ch == nil || ch.receiver.Idle() {
+		if ch == nil || ch.receiver == nil || ch.receiver.Idle() {
 			exits = append(exits, e)
 			return
 		}
@@ -332,8 +338,13 @@ func (ch *child) Close() {
 	ch.gone(ch.main)
 	ch.gone(ch.launched)
 	l.mu.Lock()
-	delete(l.children, ch.generation)
+	if l.children[ch.generation] == ch {
+		delete(l.children, ch.generation)
+	}
+	delete(l.probes, ch.PID())
 	l.mu.Unlock()
-	l.closing.Go(ch.receiver.Close)
+	if ch.receiver != nil {
+		l.closing.Go(ch.receiver.Close)
+	}
 	l.closing.Go(func() { <-ch.streams.Done() })
 }

@@ -29,6 +29,9 @@ func (l *Launcher) owner(t proc.Table, pid int) int {
 				return n
 			}
 		}
+		if probe := l.probeOf(e); probe != nil {
+			return probe.generation
+		}
 		last, pid = pid, e.Parent
 	}
 	if pid != self || last == 0 {
@@ -47,6 +50,23 @@ func heads(p *proc.Process, t proc.Table, e proc.Entry) bool {
 	return e.PID == id || e.Group == id || e.Session == id
 }
 
+// isProbe reports whether a process is a probe, or belongs to one.
+func (l *Launcher) isProbe(e proc.Entry) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.probeOf(e) != nil
+}
+
+// probeOf returns the probe that a process is, or belongs to. mu is held.
+func (l *Launcher) probeOf(e proc.Entry) *child {
+	for main, probe := range l.probes {
+		if e.PID == main || e.Group == main || e.Session == main {
+			return probe
+		}
+	}
+	return nil
+}
+
 // claimed returns the generation that an adopted process says it was started for.
 func (l *Launcher) claimed(pid int) int {
 	value, ok := proc.Environ(pid, "CRANK_GENERATION")
@@ -60,7 +80,7 @@ func (l *Launcher) claimed(pid int) int {
 	return n
 }
 
-// members returns the processes of the generation besides the main one.
+// members returns the processes of the generation besides the main one and those of its probes.
 func (ch *child) members() []proc.Entry {
 	t, err := proc.Processes()
 	if err != nil {
@@ -69,7 +89,7 @@ func (ch *child) members() []proc.Entry {
 	}
 	var all []proc.Entry
 	for pid, e := range t {
-		if !e.Zombie && pid != ch.PID() && ch.l.owner(t, pid) == ch.generation {
+		if !e.Zombie && pid != ch.PID() && !ch.l.isProbe(e) && ch.l.owner(t, pid) == ch.generation {
 			all = append(all, e)
 		}
 	}

@@ -6,9 +6,14 @@
 // most one is current: it serves. Any number are leaving: they were asked to drain and have until their
 // deadline. A swap makes a candidate current, and the current one is not touched before that.
 //
-// A candidate says READY=1. Where one serves already, both serve for a while, since some servers say that
-// they are ready and fail right after. Then the candidate is current, the old one gets the stop signal,
-// and the command is saved. Where none serves there is nobody to protect, and READY makes it current at once.
+// With a check (-check) a candidate is starting before there is a process of the app: the first one of the generation
+// is the check's, and the app is launched, as the same generation, when that has exited with 0.
+//
+// A candidate proves that it is ready: it says READY=1, or, where crank was told so (Readiness), its exec succeeded, it
+// was alive for long enough, or a probe of it succeeds. READY=1 in the story and the diagram stands for all of these.
+// Where one serves already, both serve for a while, since some servers say that they are ready and fail right after.
+// Then the candidate is current, the old one gets the stop signal, and the command is saved. Where none serves there is
+// nobody to protect, and READY makes it current at once.
 // A candidate that fails in any way gets TERM and a few seconds; whoever asked for it is told at that moment
 // and it is not tried again.
 //
@@ -17,7 +22,7 @@
 // finds it so. Everybody else sends it a message or reads the snapshot.
 //
 //	                     ┌─────────── READY=1, none serves ────────────┐
-//	         launch      │       READY=1             settled, or the   ▼
+//	     check, launch   │       READY=1             settled, or the   ▼
 //	(swap) ─────────► starting ───────────► settling ───────────────► ready
 //	   │                 │                     │    current one ended  │
 //	   │                 │ not in time         │                       │
@@ -36,47 +41,51 @@
 // # The table
 //
 // What each event does in each situation. In "first" a generation is starting and none serves; in "next" one
-// is starting and one serves; in "leaving" one serves and an older one drains; in "delay" crank was told to
+// is starting and one serves; "checking" is "next" while the check runs; in "leaving" one serves and an older one drains; in "delay" crank was told to
 // stop, and the current one serves on until -drain-delay is over; in "shutdown" it was asked to stop. Messages,
 // limits and ends are those of the generation that gives the situation its name.
 //
-//	event         | idle    | first   | next    | settling | ready     | leaving  | delay     | shutdown
-//	swap          | start   | busy    | busy    | busy     | start     | start    | refused   | refused
-//	swap -force   | start   | replace | replace | release  | start     | start    | refused   | refused
-//	HUP           | ignored | later   | later   | later    | start     | start    | dropped   | dropped
-//	abort         | refused | fail    | fail    | release  | refused   | refused  | refused   | refused
-//	kill          | nobody  | pass on | pass on | pass on  | pass on   | pass on  | pass on   | pass on
-//	READY         | counted | current | settle  | counted  | counted   | counted  | counted   | counted
-//	failed        | counted | fail    | fail    | fail     | status    | status   | status    | status
-//	STOPPING      | counted | fail    | fail    | fail     | not ready | counted  | not ready | counted
-//	STATUS        | counted | status  | status  | status   | status    | status   | status    | status
-//	EXTEND        | counted | extend  | extend  | counted  | counted   | extend   | counted   | extend
-//	MAINPID       | counted | main    | main    | main     | main      | counted  | main      | counted
-//	RELOADING     | counted | -       | -       | reload   | reload    | counted  | reload    | counted
-//	reload over   | counted | current | settle  | reloaded | reloaded  | counted  | reloaded  | counted
-//	reload late   | -       | -       | -       | overdue  | overdue   | -        | overdue   | -
-//	WATCHDOG_USEC | counted | period  | period  | period   | period    | counted  | period    | counted
-//	ping          | counted | counted | counted | alive    | alive     | counted  | alive     | counted
-//	no ping       | -       | -       | -       | fail     | missed    | -        | missed    | -
-//	trigger       | counted | counted | counted | fail     | missed    | counted  | missed    | counted
-//	miss, swap    | counted | counted | counted | fail     | start     | counted  | missed    | counted
-//	miss, exit    | counted | counted | counted | fail     | exit      | counted  | missed    | counted
-//	start limit   | -       | fail    | fail    | -        | -         | -        | -         | -
-//	settle over   | -       | -       | -       | current  | -         | -        | -         | -
-//	stop limit    | -       | -       | -       | -        | -         | kill     | -         | kill
-//	delay over    | -       | -       | -       | -        | -         | -        | stop      | -
-//	exits 0       | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
-//	exits 3       | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
-//	is killed     | reap    | fail    | fail    | fail     | died      | exited   | stop      | exited
-//	leaves some   | reap    | others  | others  | others   | others    | others   | others    | others
-//	others go     | -       | exited  | exited  | exited   | exited    | exited   | exited    | exited
-//	current dies  | -       | -       | wait    | promote  | died      | died     | stop      | -
-//	TERM          | leave   | stop 1s | delay   | delay    | delay     | delay    | stop      | pass on
-//	TERM twice    | leave   | stop 1s | stop    | stop     | stop      | stop     | stop      | pass on
-//	USR1          | hold    | pass on | current | current  | current   | current  | current   | pass on
-//	launch fails  | failed  | failed  | failed  | failed   | failed    | failed   | refused   | refused
-//	pause         | shift   | shift   | shift   | shift    | shift     | shift    | shift     | shift
-//	backoff over  | start   | -       | -       | -        | -         | -        | -         | -
+//	event         | idle    | first   | next    | checking | settling | ready     | leaving | delay     | shutdown
+//	swap          | start   | busy    | busy    | busy     | busy     | start     | start   | refused   | refused
+//	swap -force   | start   | replace | replace | replace  | release  | start     | start   | refused   | refused
+//	HUP           | ignored | later   | later   | later    | later    | start     | start   | dropped   | dropped
+//	abort         | refused | fail    | fail    | fail     | release  | refused   | refused | refused   | refused
+//	kill          | nobody  | pass on | pass on | pass on  | pass on  | pass on   | pass on | pass on   | pass on
+//	READY         | counted | current | settle  | counted  | counted  | counted   | counted | counted   | counted
+//	probe good    | -       | current | settle  | -        | -        | -         | -       | -         | -
+//	probe bad     | -       | again   | again   | -        | -        | -         | -       | -         | -
+//	probe limit   | -       | kill it | kill it | -        | -        | -         | -       | -         | -
+//	alive over    | -       | current | settle  | -        | -        | -         | -       | -         | -
+//	failed        | counted | fail    | fail    | fail     | fail     | status    | status  | status    | status
+//	STOPPING      | counted | fail    | fail    | fail     | fail     | not ready | counted | not ready | counted
+//	STATUS        | counted | status  | status  | status   | status   | status    | status  | status    | status
+//	EXTEND        | counted | extend  | extend  | counted  | counted  | counted   | extend  | counted   | extend
+//	MAINPID       | counted | main    | main    | counted  | main     | main      | counted | main      | counted
+//	RELOADING     | counted | -       | -       | -        | reload   | reload    | counted | reload    | counted
+//	reload over   | counted | current | settle  | counted  | reloaded | reloaded  | counted | reloaded  | counted
+//	reload late   | -       | -       | -       | -        | overdue  | overdue   | -       | overdue   | -
+//	WATCHDOG_USEC | counted | period  | period  | period   | period   | period    | counted | period    | counted
+//	ping          | counted | counted | counted | counted  | alive    | alive     | counted | alive     | counted
+//	no ping       | -       | -       | -       | -        | fail     | missed    | -       | missed    | -
+//	trigger       | counted | counted | counted | counted  | fail     | missed    | counted | missed    | counted
+//	miss, swap    | counted | counted | counted | counted  | fail     | start     | counted | missed    | counted
+//	miss, exit    | counted | counted | counted | counted  | fail     | exit      | counted | missed    | counted
+//	start limit   | -       | fail    | fail    | fail     | -        | -         | -       | -         | -
+//	settle over   | -       | -       | -       | -        | current  | -         | -       | -         | -
+//	stop limit    | -       | -       | -       | -        | -        | -         | kill    | -         | kill
+//	delay over    | -       | -       | -       | -        | -        | -         | -       | stop      | -
+//	exits 0       | reap    | fail    | fail    | launch   | fail     | died      | exited  | stop      | exited
+//	exits 3       | reap    | fail    | fail    | fail     | fail     | died      | exited  | stop      | exited
+//	is killed     | reap    | fail    | fail    | fail     | fail     | died      | exited  | stop      | exited
+//	leaves some   | reap    | others  | others  | others   | others   | others    | others  | others    | others
+//	others go     | -       | exited  | exited  | exited   | exited   | exited    | exited  | exited    | exited
+//	current dies  | -       | -       | wait    | wait     | promote  | died      | died    | stop      | -
+//	TERM          | leave   | stop 1s | delay   | delay    | delay    | delay     | delay   | stop      | pass on
+//	TERM twice    | leave   | stop 1s | stop    | stop     | stop     | stop      | stop    | stop      | pass on
+//	USR1          | hold    | pass on | current | current  | current  | current   | current | current   | pass on
+//	launch fails  | failed  | failed  | failed  | failed   | failed   | failed    | failed  | refused   | refused
+//	pause         | shift   | shift   | shift   | shift    | shift    | shift     | shift   | shift     | shift
+//	backoff over  | start   | -       | -       | -        | -        | -         | -       | -         | -
 //
 // The rows:
 //
@@ -84,12 +93,16 @@
 //     refused, whatever the situation, if its -pid or -generation is not the current one's, if it has nothing to
 //     start or to go back to, or if -max-draining generations that served are still leaving: -force kills the
 //     oldest of them instead.
+//   - "READY" is the message, with nothing else to make a candidate ready. "probe good", "probe bad": the result of the
+//     newest probe; "probe limit": a program that probes has not ended in time; "alive over": the time that a candidate
+//     has to be alive. In these rows the message would only be counted.
 //   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for TERM, INT and QUIT, and for a hang-up of the terminal;
 //     "USR1" for all signals without a meaning of their own.
 //   - "EXTEND" is EXTEND_TIMEOUT_USEC=. "reload over" is RELOADING=1 and then READY=1; in "reload late" the READY=1 does
 //     not come within -start.
 //   - The watchdog runs from READY=1 on: "ping" is WATCHDOG=1, "no ping" a period
 //     without, "trigger" WATCHDOG=trigger, a miss at once. The last two rows are any miss, with -watchdog swap and exit.
+//   - In "checking" the main process is the check's, and that is what exits or is killed.
 //   - "leaves some": the main process ends and others stay; "others go": they end as well.
 //   - "launch fails" is a request with -force whose program cannot be executed.
 //   - "pause": crank did not run for more than 3 seconds.
@@ -107,6 +120,9 @@
 //     means where none serves: the first start ends crank with its exit code, unless it was aborted; where the
 //     saved command was the first, the command line's own is started instead. A candidate that began
 //     while another served that died meanwhile: "died". One that was asked for otherwise: crank waits.
+//   - launch: the check has passed, and the app is started. Its start limit begins now. What cannot be executed, the
+//     check or the app, has failed.
+//   - again: there is another probe after an interval. kill it: the probe, which then is a bad one.
 //   - current: the candidate is current, the old one gets the stop signal (or: the signal goes to the current one).
 //     settle: both serve. promote: it is current although it has not settled. wait: not ready, until the candidate
 //     is current or has failed.
@@ -131,7 +147,7 @@
 //     gets the stop signal. From then on there is one deadline, the largest -stop; leaving ones keep theirs if it is
 //     earlier, and are not told again. stop 1s: a starting candidate has no more than that. leave: Run returns.
 //   - pass on: the signal goes to the generation (in "shutdown" to the one that served last). hold: it is kept for
-//     the next one. kill: KILL to all of its processes. failed: the outcome says that it cannot be executed.
+//     the next one, as it is where there is none but a check. kill: KILL to all of its processes. failed: the outcome says that it cannot be executed.
 //   - shift: all deadlines move by the pause. -: nothing happens; for a limit: it is not armed.
 //
 // # The end

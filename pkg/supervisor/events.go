@@ -16,6 +16,9 @@ func (s *Supervisor) onChildren() {
 	exits, _ := s.launcher.Reap()
 	for _, e := range exits {
 		s.counts.Reaped++
+		if s.probeEnded(e) {
+			continue
+		}
 		if g := s.find(func(g *generation) bool { return g.live() && g.pid == e.PID }); g != nil {
 			s.onExit(g, e)
 		}
@@ -27,18 +30,16 @@ func (s *Supervisor) onChildren() {
 
 // onExit is the end of a generation's main process.
 func (s *Supervisor) onExit(g *generation, e proc.Exit) {
+	if g.state == Starting && g.checking && e.Status() == 0 {
+		s.checkPassed(g)
+		return
+	}
 	g.exit = &e
 	g.child.Gone()
 	s.observer.Exited(g.state, exitCause(g, e))
 	switch g.state {
 	case Starting, Settling:
-		reason, cause := reasonExit, e.String()+" before ready"
-		if e.Signal != 0 {
-			reason = reasonSignal
-		}
-		if g.state == Settling {
-			reason, cause = reasonSettle, e.String()+" while settling"
-		}
+		reason, cause := g.diedStarting(e)
 		s.candidate = nil
 		s.gone(g, min(s.stopLimit(g), failedGrace), cause)
 		s.failed(g, reason, cause)
@@ -183,7 +184,11 @@ func (s *Supervisor) expire(now time.Time) {
 		if due(g.reload.deadline) {
 			s.onReloadLate(g)
 		}
+		if due(g.proveAt) {
+			s.onProve(g)
+		}
 	}
+	s.expireProbes(due)
 	if s.shutdown != nil {
 		if due(s.shutdown.delayUntil) {
 			s.stopAll()
@@ -205,7 +210,7 @@ func (s *Supervisor) onDeadline(g *generation) {
 	g.deadline = time.Time{}
 	switch g.state {
 	case Starting:
-		s.failCandidate(reasonTimeout, fmt.Sprintf("not ready in time (%v)", orDefault(g.cmd.Start, s.cfg.Start)+g.extended.added))
+		s.failCandidate(reasonTimeout, s.notInTime(g))
 	case Settling:
 		s.promote(g, "settled")
 	case Stopping:

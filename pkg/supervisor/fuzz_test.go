@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"errors"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -44,6 +45,8 @@ var deeds = []deed{
 	{'D', func(w *world, n int) { w.says(n, period(0)) }},
 	{'g', func(w *world, n int) { w.says(n, ping) }},
 	{'G', func(w *world, n int) { w.says(n, trigger) }},
+	{'v', func(w *world, n int) { w.gate(n, nil) }},
+	{'V', func(w *world, n int) { w.gate(n, errors.New("answered 503")) }},
 	{'0', func(w *world, n int) { w.end(n, proc.Exit{}, 0) }},
 	{'1', func(w *world, n int) { w.end(n, proc.Exit{Code: 1}, 0) }},
 	{'9', func(w *world, n int) { w.end(n, proc.Exit{Code: -1, Signal: syscall.SIGKILL}, 0) }},
@@ -74,6 +77,17 @@ func (w *world) end(n int, e proc.Exit, others int) {
 	w.settle()
 }
 
+// gate is the end of generation n's check, or the result of a probe of it.
+func (w *world) gate(n int, err error) {
+	if c := w.kernel.child(n); c == nil || c.kind == "" {
+		w.probeEnds(n, err)
+	} else if err == nil {
+		w.end(n, proc.Exit{}, 0)
+	} else {
+		w.end(n, proc.Exit{Code: 3}, 0)
+	}
+}
+
 func (w *world) kill(k KillRequest) {
 	w.s.Kill(w.t.Context(), k)
 	w.settle()
@@ -97,13 +111,27 @@ func (w *world) newest() int {
 	return 0
 }
 
-// fuzzConfig is chosen by a script's first byte.
-func fuzzConfig(b byte) Config {
+// fuzzReady are the ways to become ready, besides none.
+var fuzzReady = []Readiness{
+	{},
+	{Alive: 3 * time.Second},
+	{Exec: []string{"/probe"}, Interval: 2 * time.Second, Timeout: time.Second},
+	{Interval: 2 * time.Second, Timeout: time.Second},
+}
+
+// fuzzConfig is chosen by a script's first two bytes.
+func fuzzConfig(b, c byte) Config {
+	ready := fuzzReady[c>>2&3]
+	ready.None = b>>6&1 == 1
+	var check []string
+	if c>>4&1 == 1 {
+		check = []string{"/app", "-t"}
+	}
 	return Config{
+		Ready: ready, Check: check,
 		Start: 10 * time.Second, Stop: 10 * time.Second, Settle: time.Second * time.Duration(b&1),
 		DrainDelay: 5 * time.Second * time.Duration(b>>1&1), Restart: Restart((b >> 2 & 3) % 3), Group: b>>4&1 == 1,
-		MaxDraining: 2 * int(b>>5&1), ReadyNone: b>>6&1 == 1, Terminal: b>>7&1 == 1,
-		MaxExtend: 6 * time.Second,
+		MaxDraining: 2 * int(b>>5&1), Terminal: b>>7&1 == 1, MaxExtend: 6 * time.Second,
 	}
 }
 
@@ -111,8 +139,8 @@ func fuzzConfig(b byte) Config {
 const maxScript = 60
 
 // FuzzScript plays a script: its first byte is the configuration, the second chooses the first command, its
-// fallback and the watchdog, every other one a deed. What holds after each step is in world.check; after a final TERM
-// Run has to return, with every request answered.
+// fallback, what comes before it is ready, and the watchdog; every other one is a deed. What holds after each step
+// is in world.check; after a final TERM Run has to return, with every request answered.
 func FuzzScript(f *testing.F) {
 	for _, seed := range []string{
 		"\x00\x00r", "\x01\x01rsr,0", "\x01\x01rsr<0", "\x01\x01rs<0r", "\x01\x01rs<01", "\x00\x01;;", "\x00\x011",
@@ -120,8 +148,10 @@ func FuzzScript(f *testing.F) {
 		"\x03\x01rsrT,0T", "\x03\x01rsT;I", "\x83\x01rIII", "\x41\x01l,l,T", "\x01\x02r1", "\x01\x031r", "\x01\x03x",
 		"\x00\x00UUs<UHrH1", "\x01\x01rlr,<o;.<O.T", "\x01\x01ruzT;;;", "\x01\x01rlfer,bqt", "\x01\x01rw1", "\x01\x01rlw1T",
 		"\x07\x01r!s!T!", "\x01\x01rsaHarpK", "\x05\x01rs<o1,,;", "\x00\x01x1cc.",
-		"\x01\x01E;E;Fr", "\x01\x01rlr,<E;<F;", "\x03\x01rFTE;F;E", "\x01\x01rL,r,y;;L;;", "\x01\x41rg,g;g", "\x01\x45r;r;,;", "\x01\x49r;1",
-		"\x01\x05rG1GrG", "\x01\x09rG0", "\x01\x01m1lm,<0", "\x01\x01rMlM<mo,.", "\x03\x05rdTG;D", "\x05\x05rlrG;g!",
+		"\x01\x01E;E;Fr", "\x01\x01rlr,<E;<F;", "\x03\x01rFTE;F;E", "\x01\x01rL,r,y;;L;;", "\x01\x21rg,g;g", "\x01\x61r;r;,;", "\x01\xa1r;1",
+		"\x01\x41rG1GrG", "\x01\x81rG0", "\x01\x01m1lm,<0", "\x01\x01rMlM<mo,.", "\x03\x41rdTG;D", "\x05\x41rlrG;g!",
+		"\x01\x05;r,l,,,0", "\x01\x09v,lVVv,,", "\x01\x09V,,,,,;;", "\x01\x0dv,lVr,v,1", "\x01\x0dvS!vT", "\x01\x11vrvl,Vv", "\x05\x11vr1,;vr",
+		"\x01\x1bvxlU<1vv,T", "\x01\x19v.xV,vla9;v", "\x01\x1dvvxHvS<uTT",
 	} {
 		f.Add([]byte(seed))
 	}
@@ -137,9 +167,9 @@ func play(t *testing.T, config, first byte, script []byte) {
 	if first&1 == 1 {
 		command = v1
 	}
-	cfg := fuzzConfig(config)
-	cfg.Watchdog = Watchdog((first >> 2 & 3) % 3)
-	cfg.WatchdogTimeout = 3 * time.Second * time.Duration(first>>6&1)
+	cfg := fuzzConfig(config, first)
+	cfg.Watchdog = Watchdog((first >> 6 & 3) % 3)
+	cfg.WatchdogTimeout = 3 * time.Second * time.Duration(first>>5&1)
 	w := start(t, cfg, command, func(o *Options) {
 		if first&2 == 2 {
 			o.Fallback = &v2

@@ -46,10 +46,17 @@ type generation struct {
 	since    time.Time
 	deadline time.Time // when expire is to look at it; zero: never
 	text     string    // STATUS=
-	trigger  Trigger
-	asker    Asker
-	swap     *swap // the request it answers; nil once answered
-	swapID   int64 // the request that its events belong to: its own, then the one that replaces it
+
+	checking   bool      // its process is the check's
+	proveAt    time.Time // while starting: when it is probed again, or was alive for long enough; zero: never
+	probe      *probing  // the one under way
+	probeSaid  string    // what the last one has found wrong
+	probeWords []string  // and wrote to stderr
+
+	trigger Trigger
+	asker   Asker
+	swap    *swap // the request it answers; nil once answered
+	swapID  int64 // the request that its events belong to: its own, then the one that replaces it
 
 	extended     extension // of deadline
 	watchdog     watchdog
@@ -97,8 +104,9 @@ func (s *Supervisor) become(g *generation, to State, cause string) {
 	if !g.serves() {
 		g.reload = reload{}
 	}
+	s.stopProbing(g)
 
-	event := Event{Kind: moveKind(from, to, cause), From: from.String(), To: to.String(), Cause: cause, Text: g.text, Took: took}
+	event := Event{Kind: g.moveKind(from, to, cause), From: from.String(), To: to.String(), Cause: cause, Text: g.text, Took: took}
 	if to == Ready && from == Starting {
 		event.Took = now.Sub(g.started)
 	}
@@ -114,10 +122,12 @@ func (s *Supervisor) become(g *generation, to State, cause string) {
 const causePromoted = "promoted"
 
 // moveKind names a move for those who watch.
-func moveKind(from, to State, cause string) string {
+func (g *generation) moveKind(from, to State, cause string) string {
 	switch {
 	case cause == causePromoted:
 		return causePromoted
+	case to == Starting && g.checking:
+		return textChecking
 	case to == Starting:
 		return "started"
 	case to == Settling, from == Starting && to == Ready:
@@ -142,7 +152,7 @@ func (s *Supervisor) verbosity(g *generation) int {
 func (g *generation) snapshot() GenerationStatus {
 	return GenerationStatus{
 		Generation: g.n, PID: g.pid, State: g.state, Started: g.started, ReadyAt: g.readyAt, Since: g.since,
-		Deadline: g.deadline, Text: g.text, Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
+		Deadline: g.deadline, Text: g.status(), Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
 		Reloading: g.reload.active, Missed: g.watchdog.missed,
 	}
 }

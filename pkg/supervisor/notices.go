@@ -107,8 +107,8 @@ func (s *Supervisor) onSaidStopping(g *generation, _ notify.Message) bool {
 // onSaidReady is the end of the start, or of a reload.
 func (s *Supervisor) onSaidReady(g *generation, _ notify.Message) bool {
 	switch {
-	case g.state == Starting:
-		s.onReady(g)
+	case g.state == Starting && s.takesReady(g):
+		s.becameReady(g)
 	case g.serves() && g.reload.active:
 		s.reloaded(g)
 	default:
@@ -119,7 +119,7 @@ func (s *Supervisor) onSaidReady(g *generation, _ notify.Message) bool {
 
 // onMainPID makes another process the main one of its generation.
 func (s *Supervisor) onMainPID(g *generation, m notify.Message) bool {
-	if g.state == Stopping {
+	if g.state == Stopping || g.checking {
 		return false
 	}
 	if m.MainPID == g.pid {
@@ -145,7 +145,7 @@ type extension struct {
 // onExtend moves the deadline of a start or a drain to that much from now, if it is earlier, within -max-extend.
 // A candidate that has failed gets no more time: nothing that it could finish is wanted.
 func (s *Supervisor) onExtend(g *generation, m notify.Message) bool {
-	if g.state != Starting && !g.drains() {
+	if g.checking || g.state != Starting && !g.drains() {
 		return false
 	}
 	if g.deadline.IsZero() {

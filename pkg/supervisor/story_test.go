@@ -64,7 +64,7 @@ func TestFirstStart(t *testing.T) {
 			w.wantExit(7)
 		},
 		"is ready when its exec succeeded": func(t *testing.T) {
-			w := start(t, with(func(c *Config) { c.ReadyNone = true }), v1, nil)
+			w := start(t, with(func(c *Config) { c.Ready.None = true }), v1, nil)
 			w.wantStates("1 ready")
 			w.swap(Request{})
 			w.wantStates("1 ready, 2 settling")
@@ -1502,7 +1502,7 @@ func TestKill(t *testing.T) {
 					got = append(got, g.Generation)
 				}
 				for n := 1; n <= 3; n++ {
-					if slices.Contains(w.kernel.child(n).got(), "USR2") {
+					if slices.Contains(w.kernel.got(n), "USR2") {
 						signalled = append(signalled, n)
 					}
 				}
@@ -1551,7 +1551,7 @@ func TestQuiet(t *testing.T) {
 	for _, quiet := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			said := 0
-			w := start(t, with(func(c *Config) { c.Quiet = quiet; c.ReadyNone = true }), v1, func(o *Options) {
+			w := start(t, with(func(c *Config) { c.Quiet = quiet; c.Ready.None = true }), v1, func(o *Options) {
 				o.Log = funcr.New(func(_, _ string) { said++ }, funcr.Options{})
 			})
 			w.signal(syscall.SIGTERM)

@@ -16,6 +16,10 @@ type Launcher interface {
 	// Launch starts generation n. It returns when the program runs, or with why it does not.
 	// protect is true where a generation serves that must not suffer from this one.
 	Launch(n int, c Command, protect bool) (Child, error)
+	// Check starts argv, which has to exit 0 before generation n is launched. It counts as that generation's process.
+	Check(n int, c Command, argv []string, protect bool) (Child, error)
+	// Probe starts argv, whose exit says whether generation n is ready. Others does not count it.
+	Probe(n int, c Command, argv []string, protect bool) (Child, error)
 	// Reap takes the status of every process that has ended. none: there are no children left.
 	Reap() (exits []proc.Exit, none bool)
 	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
@@ -77,7 +81,8 @@ type Config struct {
 	MaxExtend   time.Duration // what EXTEND_TIMEOUT_USEC can add to each of them
 	Settle      time.Duration
 	DrainDelay  time.Duration
-	ReadyNone   bool           // ready when its exec succeeded
+	Check       []string // has to exit 0 before a candidate is launched; nil: nothing has
+	Ready       Readiness
 	StopSignal  syscall.Signal // 0: the one that crank was stopped with, TERM for swaps
 	Group       bool           // signals go to the process group
 	HUP         HUP
@@ -95,6 +100,7 @@ type Config struct {
 type Options struct {
 	Launcher Launcher
 	Saver    Saver                 // nil: nothing is saved
+	Prober   Prober                // nil: Config.Ready says what makes a candidate ready
 	Signals  <-chan syscall.Signal // to crank, already rewritten; without CHLD
 	Children <-chan struct{}       // something happened to a child (SIGCHLD)
 	Log      logr.Logger
@@ -135,6 +141,7 @@ type Supervisor struct {
 	hungUp   func() bool
 	room     func() error
 	observer Observer
+	prober   Prober
 
 	status  atomic.Pointer[Status]
 	beat    atomic.Int64 // when the loop last ticked, in Unix nanoseconds
@@ -147,10 +154,12 @@ type Supervisor struct {
 	kills   chan killCall
 	notices chan noticeCall
 	reports chan report
+	results chan probed
 
 	candidate *generation   // starting or settling; at most one
 	current   *generation   // ready; at most one
 	leaving   []*generation // stopping
+	probes    []*probing    // processes that run, or were killed
 
 	started     time.Time
 	last        int         // the newest generation's number
@@ -188,10 +197,10 @@ type Counters struct {
 func New(cfg Config, o Options) *Supervisor {
 	s := &Supervisor{
 		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
-		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, fallback: o.Fallback, previous: o.Previous,
+		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, fallback: o.Fallback, previous: o.Previous,
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
-		notices: make(chan noticeCall), reports: make(chan report),
+		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed),
 	}
 	if s.observer == nil {
 		s.observer = nobody{}
@@ -251,6 +260,8 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 		return func() { s.onKill(c) }
 	case r := <-s.reports:
 		return func() { s.onReport(r) }
+	case r := <-s.results:
+		return func() { s.onProbed(r) }
 	}
 }
 
@@ -288,7 +299,10 @@ func (s *Supervisor) onTick(now time.Time) {
 func (s *Supervisor) deadlines() []*time.Time {
 	all := []*time.Time{&s.restart.at, &s.lookAt}
 	for _, g := range s.generations() {
-		all = append(all, &g.deadline, &g.watchdog.due, &g.reload.deadline)
+		all = append(all, &g.deadline, &g.proveAt, &g.watchdog.due, &g.reload.deadline)
+	}
+	for _, p := range s.probes {
+		all = append(all, &p.deadline)
 	}
 	if s.shutdown != nil {
 		all = append(all, &s.shutdown.delayUntil, &s.shutdown.deadline)

@@ -233,25 +233,10 @@ func (s *Supervisor) begin(cmd Command, sw *swap) *generation {
 	g := &generation{n: s.last, cmd: cmd, trigger: sw.trigger, asker: sw.asker, swap: sw, swapID: sw.id, started: time.Now()}
 	s.newest = g
 
-	child, err := s.launcher.Launch(g.n, cmd, s.current != nil)
-	if err != nil {
-		g.code = startErrorCode(err)
-		s.become(g, Exited, err.Error())
-		s.candidate = g
-		s.failed(g, reasonExec, err.Error())
-		return g
-	}
-	g.child, g.pid = child, child.PID()
-	s.candidate = g
-	s.become(g, Starting, describe(sw.trigger, sw.asker))
-	if limit := orDefault(cmd.Start, s.cfg.Start); limit > 0 {
-		g.deadline = time.Now().Add(limit)
-	}
-	if s.current == nil {
-		s.deliverHeld(g)
-	}
-	if s.cfg.ReadyNone {
-		s.onReady(g)
+	if s.cfg.Check != nil {
+		s.check(g)
+	} else {
+		s.launch(g)
 	}
 	return g
 }
@@ -273,8 +258,8 @@ func startErrorCode(err error) int {
 	return 125
 }
 
-// onReady is READY=1 of a starting candidate.
-func (s *Supervisor) onReady(g *generation) {
+// becameReady is a starting candidate that has proved that it is ready.
+func (s *Supervisor) becameReady(g *generation) {
 	g.readyAt = time.Now()
 	s.observer.BecameReady(g.readyAt.Sub(g.started))
 	if s.current == nil {
@@ -384,11 +369,15 @@ type report struct {
 	cause  string
 	took   time.Duration
 	stderr Tail
+	probe  []string // what the last probe wrote to stderr
 }
 
 // report collects the candidate's stderr outside the loop, since what it is copied to may be slow.
 func (s *Supervisor) report(g *generation, reason, cause string) {
 	r := report{g: g, reason: reason, cause: cause, took: time.Since(g.started)}
+	if reason == reasonTimeout {
+		r.probe = g.probeWords
+	}
 	s.reporting++
 	if g.child == nil {
 		s.onReport(r)
@@ -396,7 +385,7 @@ func (s *Supervisor) report(g *generation, reason, cause string) {
 	}
 	child := g.child
 	go func() {
-		r.stderr = child.Tail()
+		r.stderr = probeTail(child.Tail(), r.probe)
 		s.reports <- r // the loop does not end before it has this
 	}()
 }

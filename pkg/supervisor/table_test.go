@@ -1,10 +1,12 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,21 +21,26 @@ type situation struct {
 	name    string
 	subject int // the generation that the event is about; 0: there is none
 	reach   func(*world)
+	check   []string
 }
 
 var situations = []situation{
-	{"idle", 0, func(w *world) {}},
-	{"first", 1, func(w *world) { w.run(v1) }},
-	{"next", 2, func(w *world) { w.run(v1); w.ready(1); w.run(v2) }},
-	{"settling", 2, func(w *world) { w.run(v1); w.ready(1); w.run(v2); w.ready(2) }},
-	{"ready", 1, func(w *world) { w.run(v1); w.ready(1) }},
-	{"leaving", 1, func(w *world) { w.run(v1); w.ready(1); w.run(v2); w.serve(2) }},
-	{"delay", 1, func(w *world) { w.run(v1); w.ready(1); w.signal(syscall.SIGTERM) }},
-	{"shutdown", 1, func(w *world) { w.run(v1); w.ready(1); w.signal(syscall.SIGTERM, syscall.SIGTERM) }},
+	{name: "idle", subject: 0, reach: func(w *world) {}},
+	{name: "first", subject: 1, reach: func(w *world) { w.run(v1) }},
+	{name: "next", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2) }},
+	{name: "checking", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2) }, check: []string{"/app", "-t"}},
+	{name: "settling", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2); w.ready(2) }},
+	{name: "ready", subject: 1, reach: func(w *world) { w.run(v1); w.ready(1) }},
+	{name: "leaving", subject: 1, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2); w.serve(2) }},
+	{name: "delay", subject: 1, reach: func(w *world) { w.run(v1); w.ready(1); w.signal(syscall.SIGTERM) }},
+	{name: "shutdown", subject: 1, reach: func(w *world) { w.run(v1); w.ready(1); w.signal(syscall.SIGTERM, syscall.SIGTERM) }},
 }
 
 // long is more than any test waits.
 const long = time.Hour
+
+// probes are probes over the network.
+var probes = Readiness{Interval: time.Second, Timeout: time.Second}
 
 // An event is a row of the table in doc.go.
 type event struct {
@@ -102,6 +109,14 @@ var events = []event{
 		return fmt.Sprint(len(all), w.refusal(err))
 	}},
 	{"READY", Config{}, says(notify.Message{Ready: true})},
+	{"probe good", Config{Ready: probes}, func(w *world, subject int) string { w.probeEnds(subject, nil); return "" }},
+	{"probe bad", Config{Ready: probes}, func(w *world, subject int) string {
+		w.probeEnds(subject, errors.New("answered 503"))
+		w.pass(probes.Interval)
+		return "probes " + strconv.Itoa(w.prober.times(subject))
+	}},
+	{"probe limit", Config{Ready: Readiness{Exec: []string{"/probe"}, Interval: long, Timeout: time.Second}}, passes(time.Second)},
+	{"alive over", Config{Ready: Readiness{Alive: time.Second}}, passes(time.Second)},
 	{"failed", Config{}, says(notify.Message{Failed: "no database"})},
 	{"STOPPING", Config{}, says(notify.Message{Stopping: true})},
 	{"STATUS", Config{}, func(w *world, subject int) string {
@@ -249,6 +264,7 @@ func testCell(t *testing.T, e event, at situation, want string, made map[string]
 			*d = long
 		}
 	}
+	cfg.Check = at.check
 	w := start(t, cfg, Command{}, nil)
 	at.reach(w)
 	before := w.mark()
@@ -274,7 +290,7 @@ type mark struct {
 func (w *world) mark() mark {
 	m := mark{signals: map[int]int{}, counters: w.s.Status().Counters, outcomes: maps.Clone(w.outcomes)}
 	for n := 1; w.kernel.child(n) != nil; n++ {
-		m.signals[n] = len(w.kernel.child(n).got())
+		m.signals[n] = len(w.kernel.got(n))
 	}
 	return m
 }
@@ -290,7 +306,7 @@ func (w *world) since(m mark, result string) string {
 		parts = append(parts, result)
 	}
 	for n := 1; w.kernel.child(n) != nil; n++ {
-		if got := w.kernel.child(n).got()[m.signals[n]:]; len(got) > 0 {
+		if got := w.kernel.got(n)[m.signals[n]:]; len(got) > 0 {
 			parts = append(parts, fmt.Sprintf("%d gets %s", n, strings.Join(got, ", ")))
 		}
 	}

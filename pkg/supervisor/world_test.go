@@ -31,6 +31,7 @@ type world struct {
 	kernel   *kernel
 	signals  chan syscall.Signal
 	saver    *saver
+	prober   *prober
 	observed *observed
 	setAside []string // why the saved command was set aside
 	hungUp   bool     // the answer of HungUp
@@ -48,7 +49,7 @@ type world struct {
 func start(t *testing.T, cfg Config, first Command, change func(*Options)) *world {
 	t.Helper()
 	w := &world{
-		t: t, kernel: newKernel(), signals: make(chan syscall.Signal, 64), saver: &saver{}, observed: &observed{},
+		t: t, kernel: newKernel(), signals: make(chan syscall.Signal, 64), saver: &saver{}, prober: newProber(), observed: &observed{},
 		code: make(chan int, 1), outcomes: map[int64]Outcome{},
 	}
 	o := Options{
@@ -56,6 +57,9 @@ func start(t *testing.T, cfg Config, first Command, change func(*Options)) *worl
 		SetAside: func(why string) { w.setAside = append(w.setAside, why) },
 		HungUp:   func() bool { return w.hungUp },
 		Observer: w.observed,
+	}
+	if cfg.Ready.Interval > 0 && cfg.Ready.Exec == nil {
+		o.Prober = w.prober
 	}
 	if change != nil {
 		change(&o)
@@ -142,6 +146,11 @@ func (w *world) check() {
 	if want := current == 1 && !w.saidStopping(st.Current) && st.Current != w.missed && !st.Stopping; st.Ready != want {
 		w.t.Errorf("Ready is %v (%s), want %v: %s", st.Ready, st.Reason, want, w.states())
 	}
+	for _, n := range w.kernel.probed() {
+		if st.Candidate != n {
+			w.t.Errorf("generation %d is probed: %s", n, w.states())
+		}
+	}
 	if w.ended && len(w.outcomes) != len(w.tickets) {
 		w.t.Errorf("Run has returned: %d of %d requests were answered", len(w.outcomes), len(w.tickets))
 	}
@@ -153,11 +162,15 @@ func (w *world) saidStopping(n int) bool {
 	return c != nil && c.saidStopping
 }
 
-// states is "1 stopping, 2 ready".
+// states is "1 stopping, 2 ready". A candidate whose check runs is checking.
 func (w *world) states() string {
 	var all []string
 	for _, g := range w.s.Status().Generations {
-		all = append(all, fmt.Sprintf("%d %v", g.Generation, g.State))
+		state := g.State.String()
+		if g.State == Starting && g.Text == textChecking {
+			state = textChecking
+		}
+		all = append(all, fmt.Sprintf("%d %s", g.Generation, state))
 	}
 	return strings.Join(all, ", ")
 }
@@ -181,7 +194,7 @@ func (w *world) wantExit(code int) {
 // wantSignals fails the test unless generation n got exactly these signals so far.
 func (w *world) wantSignals(n int, want string) {
 	w.t.Helper()
-	if got := strings.Join(w.kernel.child(n).got(), " "); got != want {
+	if got := strings.Join(w.kernel.got(n), " "); got != want {
 		w.t.Fatalf("generation %d got the signals %q, want %q", n, got, want)
 	}
 }
@@ -240,9 +253,35 @@ func (w *world) says(n int, m notify.Message) {
 	w.settle()
 }
 
+// ready has generation n pass its check and be ready, whatever that takes.
 func (w *world) ready(n int) {
 	w.t.Helper()
-	w.says(n, notify.Message{Ready: true})
+	if w.kernel.child(n).kind == "check " {
+		w.exits(n, 0, 0)
+	}
+	switch r := w.s.cfg.Ready; {
+	case r.Alive > 0:
+		w.pass(r.Alive)
+	case r.Interval > 0:
+		w.probeEnds(n, nil)
+	default:
+		w.says(n, notify.Message{Ready: true})
+	}
+}
+
+// probeEnds is the result of the newest probe of generation n, if there was one. A process that has
+// ended does not end again, but an answer may come late.
+func (w *world) probeEnds(n int, err error) {
+	w.t.Helper()
+	if w.s.cfg.Ready.Exec != nil {
+		code := 0
+		if err != nil {
+			code = 2
+		}
+		w.kernel.endProbe(n, proc.Exit{Code: code})
+	}
+	w.prober.answer(n, err)
+	w.settle()
 }
 
 // serve makes generation n current, in all of its steps.
@@ -355,16 +394,18 @@ func (s *saver) Save(c Command, previous *Command) <-chan error {
 type kernel struct {
 	ended chan struct{}
 
-	mu       sync.Mutex
-	children []*child
-	exits    []proc.Exit
-	stopped  time.Duration // how long the next Reap takes
-	fail     error         // of the next Launch
-	takes    time.Duration // how long a Launch takes
-	strays   int
-	straySig []syscall.Signal
-	undying  bool // KILL ends nothing, as in an uninterruptible sleep
-	wrong    []string
+	mu        sync.Mutex
+	children  []*child
+	exits     []proc.Exit
+	stopped   time.Duration // how long the next Reap takes
+	fail      error         // of the next Launch
+	takes     time.Duration // how long a Launch takes
+	strays    int
+	straySig  []syscall.Signal
+	probes    []*child
+	failProbe error // of the next Probe
+	undying   bool  // KILL ends nothing, as in an uninterruptible sleep
+	wrong     []string
 }
 
 func newKernel() *kernel { return &kernel{ended: make(chan struct{}, 1)} }
@@ -384,6 +425,66 @@ func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
 	p := &child{kernel: k, n: n, pid: 1000 + n, command: c, protect: protect}
 	k.children = append(k.children, p)
 	return p, nil
+}
+
+func (k *kernel) Check(n int, c Command, argv []string, protect bool) (Child, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.fail; err != nil {
+		k.fail = nil
+		return nil, err
+	}
+	p := &child{kernel: k, n: n, pid: 2000 + n, command: c, protect: protect, kind: "check ", argv: argv}
+	k.children = append(k.children, p)
+	return p, nil
+}
+
+func (k *kernel) Probe(n int, c Command, argv []string, protect bool) (Child, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.failProbe; err != nil {
+		k.failProbe = nil
+		return nil, err
+	}
+	p := &child{kernel: k, n: n, pid: 5000 + len(k.probes), command: c, protect: protect, kind: "probe ", argv: argv}
+	k.probes = append(k.probes, p)
+	return p, nil
+}
+
+// endProbe ends the process of the newest probe of generation n.
+func (k *kernel) endProbe(n int, e proc.Exit) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range slices.Backward(k.probes) {
+		if p.n == n {
+			p.end(e)
+			return
+		}
+	}
+}
+
+// probed returns the generations that processes probe.
+func (k *kernel) probed() (all []int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, p := range k.probes {
+		if !p.mainEnded && !k.undying {
+			all = append(all, p.n)
+		}
+	}
+	return all
+}
+
+// got returns the signals that the processes of generation n got.
+func (k *kernel) got(n int) (all []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range slices.Concat(k.children, k.probes) {
+		if c.n == n {
+			all = append(all, c.signals...)
+		}
+	}
+	return all
 }
 
 func (k *kernel) Reap() ([]proc.Exit, bool) {
@@ -422,10 +523,11 @@ func (k *kernel) poke() {
 	}
 }
 
+// child returns the main process of generation n: its check, and then its app.
 func (k *kernel) child(n int) *child {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, c := range k.children {
+	for _, c := range slices.Backward(k.children) {
 		if c.n == n {
 			return c
 		}
@@ -485,7 +587,7 @@ func (k *kernel) straySignals() []syscall.Signal {
 func (k *kernel) endAll() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, c := range k.children {
+	for _, c := range slices.Concat(k.children, k.probes) {
 		c.others = 0
 		c.end(proc.Exit{Code: -1, Signal: syscall.SIGKILL})
 	}
@@ -511,6 +613,8 @@ func (k *kernel) complaints() []string {
 type child struct {
 	kernel       *kernel
 	n, pid       int
+	kind         string   // empty: the app
+	argv         []string // of a check or a probe
 	command      Command
 	protect      bool
 	others       int
@@ -562,7 +666,7 @@ func (c *child) Signal(sig syscall.Signal, group bool) error {
 	if c.refuses != nil {
 		return c.refuses
 	}
-	c.signals = append(c.signals, text)
+	c.signals = append(c.signals, c.kind+text)
 	if sig == syscall.SIGKILL && !c.kernel.undying {
 		c.end(proc.Exit{Code: -1, Signal: sig})
 	}
@@ -582,7 +686,7 @@ func (c *child) Others(sig syscall.Signal) int {
 	c.mustNot(c.closed, "was looked for after Close")
 	n := c.others
 	if sig != 0 && n > 0 {
-		c.signals = append(c.signals, "others "+strings.TrimPrefix(signalName(sig), "SIG"))
+		c.signals = append(c.signals, c.kind+"others "+strings.TrimPrefix(signalName(sig), "SIG"))
 	}
 	if sig == syscall.SIGKILL && !c.kernel.undying {
 		c.others = 0
@@ -627,8 +731,33 @@ func (c *child) setOthers(n int) {
 	c.others = n
 }
 
-func (c *child) got() []string {
-	c.kernel.mu.Lock()
-	defer c.kernel.mu.Unlock()
-	return slices.Clone(c.signals)
+// prober is the network.
+type prober struct {
+	mu    sync.Mutex
+	asked map[int]func(error) // the newest probe of each generation
+	count map[int]int
+}
+
+func newProber() *prober { return &prober{asked: map[int]func(error){}, count: map[int]int{}} }
+
+func (p *prober) Probe(n, pid int, done func(error)) (cancel func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked[n] = done
+	p.count[n]++
+	return func() { go done(context.Canceled) }
+}
+
+func (p *prober) answer(n int, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if done := p.asked[n]; done != nil {
+		go done(err)
+	}
+}
+
+func (p *prober) times(n int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.count[n]
 }

@@ -1,0 +1,112 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Who has answered? A connection was taken by a listening socket, which /proc/net/tcp names by its inode; the
+// processes that hold it have that inode among their descriptors in /proc/PID/fd (proc_pid_fd(5)). That one generation
+// answers on the port of another is how a probe lies: with SO_REUSEPORT both can have it, and where the candidate
+// cannot bind it, the old one has it still.
+
+// verify returns an error unless the candidate itself listens on the address that has answered.
+func (p *Prober) verify(answered netip.AddrPort, generation, pid int) error {
+	inodes, err := listeningOn(answered)
+	if err != nil {
+		return fmt.Errorf("cannot find out who has answered: %w", err)
+	}
+	if len(inodes) == 0 {
+		return fmt.Errorf("answered by something that does not listen on %v in this network namespace", answered)
+	}
+	own, err := holds([]int{os.Getpid()}, inodes)
+	if err != nil {
+		return fmt.Errorf("cannot find out who has answered: %w", err)
+	}
+	if len(own) > 0 {
+		return errors.New("answered on a socket of crank's own (-bind or -http), which says nothing of the candidate")
+	}
+	held, unreadable := holds([]int{pid}, inodes)
+	if len(held) < len(inodes) {
+		held, unreadable = holds(p.processes.Members(generation), inodes)
+	}
+	if i := slices.IndexFunc(inodes, func(inode uint64) bool { return !held[inode] }); i >= 0 {
+		return p.blame(inodes[i], generation, unreadable)
+	}
+	return nil
+}
+
+// blame says who holds an inode that the candidate does not hold, as far as can be seen. unreadable is
+// why not all of the candidate's descriptors could be looked at.
+func (p *Prober) blame(inode uint64, generation int, unreadable error) error {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return fmt.Errorf("cannot find out who has answered: %w", err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if held, _ := holds([]int{pid}, []uint64{inode}); !held[inode] {
+			continue // also where it cannot be read: then it is not this one that is known
+		}
+		switch owner := p.processes.Owner(pid); owner {
+		case generation:
+			return nil // it was started after Members looked
+		case 0:
+			return fmt.Errorf("answered by pid %d, not the candidate", pid)
+		default:
+			return fmt.Errorf("answered by generation %d, not the candidate", owner)
+		}
+	}
+	if unreadable != nil {
+		return fmt.Errorf("cannot see whether the candidate has answered: %w: it runs as another user or hides itself; "+
+			"give crank CAP_SYS_PTRACE, or use -ready notify or exec:COMMAND", unreadable)
+	}
+	return errors.New("answered by a process outside of crank")
+}
+
+// holds returns which of the inodes are sockets of the processes, and an error for what could not be read. A process
+// that is gone holds nothing.
+func holds(pids []int, inodes []uint64) (held map[uint64]bool, unreadable error) {
+	held = map[uint64]bool{}
+	for _, pid := range pids {
+		dir := "/proc/" + strconv.Itoa(pid) + "/fd"
+		descriptors, err := os.ReadDir(dir)
+		unreadable = denied(unreadable, err)
+		for _, d := range descriptors {
+			target, err := os.Readlink(filepath.Join(dir, d.Name()))
+			unreadable = denied(unreadable, err)
+			if inode, ok := socketInode(target); ok && slices.Contains(inodes, inode) {
+				held[inode] = true
+			}
+		}
+	}
+	return held, unreadable
+}
+
+// denied keeps the first error that is about permissions.
+func denied(known, err error) error {
+	if known == nil && errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return known
+}
+
+// socketInode reads "socket:[12345]".
+func socketInode(target string) (uint64, bool) {
+	number, ok := strings.CutPrefix(target, "socket:[")
+	if !ok {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
+	return inode, err == nil
+}

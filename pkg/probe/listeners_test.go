@@ -1,0 +1,78 @@
+package probe
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+// As a little-endian kernel writes it.
+const table = header +
+	"   0: 00000000:07E8 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1586 1 00000000df6060ce 100 0 0 10 0\n" +
+	"   1: 0100007F:2C81 0100007F:AEF4 06 00000000:00000000 03:00000134 00000000     0        0 0 3 0000000021173d75\n" +
+	"   2: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 18446744073709551615 1 0000000081a0176b 100 0 0 10 0\n" +
+	"   3: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 7 1 0\n" +
+	"   4: 00000000000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 8 1 0\n"
+
+func TestParseListeners(t *testing.T) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the table is of a little-endian machine") // TestWhoAnswers reads the machine's own
+	}
+	got, err := parseListeners(strings.NewReader(table), true)
+	want := []listener{
+		{netip.MustParseAddrPort("0.0.0.0:2024"), 1586},
+		{netip.MustParseAddrPort("127.0.0.1:8080"), 18446744073709551615},
+		{netip.MustParseAddrPort("[::ffff:127.0.0.1]:8081"), 7},
+		{netip.MustParseAddrPort("[::1]:8082"), 8},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if got, err := parseListeners(strings.NewReader(table), false); err != nil || !reflect.DeepEqual(got, want[:1]) {
+		t.Errorf("up to the first other one: %v, %v; want %v", got, err, want[:1])
+	}
+}
+
+func TestChoose(t *testing.T) {
+	row := func(addr string, inode uint64) listener { return listener{netip.MustParseAddrPort(addr), inode} }
+	all := []listener{
+		row("[::]:80", 1), row("0.0.0.0:80", 2), row("127.0.0.1:80", 3), row("127.0.0.1:80", 4), row("[::1]:80", 5), row("[::ffff:127.0.0.2]:80", 6),
+		row("[::]:81", 7), row("127.0.0.1:82", 8),
+	}
+	for addr, want := range map[string][]uint64{
+		"127.0.0.1:80": {3, 4}, "127.0.0.2:80": {6}, "127.0.0.3:80": {2}, "[::1]:80": {5}, "[::2]:80": {1}, "[::ffff:127.0.0.3]:80": {2},
+		"[fe80::1%lo]:80": {1}, "127.0.0.1:81": {7}, "[::1]:81": {7}, "127.0.0.2:82": nil, "[::1]:82": nil,
+	} {
+		if got := choose(all, netip.MustParseAddrPort(addr)); !slices.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", addr, got, want)
+		}
+	}
+}
+
+func FuzzParseListeners(f *testing.F) {
+	for _, seed := range []string{
+		table, header, "", "x\n0: 1:2 3 0A 5 6 7 8 9 0\n", header + "0: 0:1F90 0:0 0A 0 0 0 0 0 1\n", header + "0: 0100007F:FFFFF 0 0A 0 0 0 0 0 1\n",
+		header + "0: +100007F:1F90 0 0A 0 0 0 0 0 -1\n", header + "0: 0100007F 0 0A 0 0 0 0 0 1\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		all, err := parseListeners(strings.NewReader(text), true)
+		for _, l := range all {
+			if !l.addr.IsValid() {
+				t.Fatalf("%q: %v", text, l)
+			}
+			if inodes := choose(all, l.addr); !slices.Contains(inodes, l.inode) {
+				t.Fatalf("%q: %v is not among %v", text, l, inodes)
+			}
+		}
+		if err != nil && !strings.Contains(err.Error(), "cannot read the line") && !strings.Contains(err.Error(), "token too long") {
+			t.Fatalf("%q: %v", text, err)
+		}
+	})
+}
