@@ -17,12 +17,7 @@ func (c *Config) applyProfile() {
 		if c.Explicit[p.Flag] != Default {
 			continue
 		}
-		s := find(p.Flag)
-		value := p.Value
-		if s.Later != "" && !s.works(value) {
-			value = "none" // -ready with a time is not in this version
-		}
-		if err := s.value(c).Set(value); err != nil {
+		if err := find(p.Flag).value(c).Set(p.Value); err != nil {
 			panic(fmt.Sprintf("profile %s, -%s: %v", c.Profile, p.Flag, err)) // a bug, and a test finds it
 		}
 	}

@@ -54,9 +54,7 @@ func TestProfilePrecedence(t *testing.T) {
 	}
 }
 
-// Readiness by time is what some profiles are to say; until -ready has it they say none.
 func TestProfileReady(t *testing.T) {
-	later := setting(t, "ready").Later != ""
 	for _, test := range []struct {
 		args []string
 		want string
@@ -66,12 +64,8 @@ func TestProfileReady(t *testing.T) {
 		{[]string{"-profile", "none"}, "notify"},
 		{[]string{"-profile", "nginx", "-ready", "notify"}, "notify"},
 	} {
-		want := test.want
-		if want == "1s" && later {
-			want = "none"
-		}
-		if got := load(t, nil, append(test.args, "-bind", ":1")...).Ready; got != want {
-			t.Errorf("%v: %s, want %s", test.args, got, want)
+		if got := load(t, nil, append(test.args, "-bind", ":1")...).Ready; got != test.want {
+			t.Errorf("%v: %s, want %s", test.args, got, test.want)
 		}
 	}
 }
