@@ -24,14 +24,14 @@ func (p *Prober) verify(answered netip.AddrPort, generation, pid int) error {
 		return fmt.Errorf("cannot find out who has answered: %w", err)
 	}
 	if len(inodes) == 0 {
-		return fmt.Errorf("answered by something that does not listen on %v in this network namespace", answered)
+		return wrongf("answered by something that does not listen on %v in this network namespace", answered)
 	}
 	own, err := holds([]int{os.Getpid()}, inodes)
 	if err != nil {
 		return fmt.Errorf("cannot find out who has answered: %w", err)
 	}
 	if len(own) > 0 {
-		return errors.New("answered on a socket of crank's own (-bind or -http), which says nothing of the candidate")
+		return wrongf("answered on a socket of crank's own (-bind or -http), which says nothing of the candidate")
 	}
 	held, unreadable := holds([]int{pid}, inodes)
 	if len(held) < len(inodes) {
@@ -62,16 +62,16 @@ func (p *Prober) blame(inode uint64, generation int, unreadable error) error {
 		case generation:
 			return nil // it was started after Members looked
 		case 0:
-			return fmt.Errorf("answered by pid %d, not the candidate", pid)
+			return wrongf("answered by pid %d, not the candidate", pid)
 		default:
-			return fmt.Errorf("answered by generation %d, not the candidate", owner)
+			return wrongf("answered by generation %d, not the candidate", owner)
 		}
 	}
 	if unreadable != nil {
 		return fmt.Errorf("cannot see whether the candidate has answered: %w: it runs as another user or hides itself; "+
 			"give crank CAP_SYS_PTRACE, or use -ready notify or exec:COMMAND", unreadable)
 	}
-	return errors.New("answered by a process outside of crank")
+	return wrongf("answered by a process outside of crank")
 }
 
 // holds returns which of the inodes are sockets of the processes, and an error for what could not be read. A process

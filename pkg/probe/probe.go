@@ -149,8 +149,18 @@ func (p *Prober) probe(ctx context.Context, generation, pid int) error {
 	default:
 		err = plain(err)
 	}
+	if wrong, ok := errors.AsType[wrongAnswer](err); ok {
+		return fmt.Errorf("%s %w", what, wrong)
+	}
 	return fmt.Errorf("%s: %w", what, err)
 }
+
+// wrongAnswer says what is wrong with an answer. It reads on after what was asked.
+type wrongAnswer string
+
+func (w wrongAnswer) Error() string { return string(w) }
+
+func wrongf(format string, args ...any) error { return wrongAnswer(fmt.Sprintf(format, args...)) }
 
 // plain takes off what net and net/http put around an error: the address was said already.
 func plain(err error) error {
@@ -188,7 +198,7 @@ func (p *Prober) get(ctx context.Context, u *url.URL) (answered netip.AddrPort, 
 	defer response.Body.Close()
 	_, _ = io.CopyN(io.Discard, response.Body, maxBody) // the status is the answer
 	if response.StatusCode < 200 || response.StatusCode > 399 {
-		return netip.AddrPort{}, fmt.Errorf("answered %d", response.StatusCode)
+		return netip.AddrPort{}, wrongf("answered %d", response.StatusCode)
 	}
 	return answered, nil
 }
