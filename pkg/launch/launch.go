@@ -22,11 +22,11 @@ import (
 // Config is what all generations have in common.
 type Config struct {
 	Name         string
-	Ctl          string // CRANK_CTL for the app; empty: none
-	NotifyDir    string // of the notify sockets; empty: abstract addresses
+	Ctl          string        // CRANK_CTL for the app; empty: none
+	NotifyDir    string        // of the notify sockets; empty: abstract addresses
 	ListenPID    bool          // set LISTEN_PID, and WATCHDOG_PID
 	Watchdog     time.Duration // WATCHDOG_USEC for the app; 0: none
-	StdinSocket  bool // the first socket is also descriptor 0
+	StdinSocket  bool          // the first socket is also descriptor 0
 	NoNewPrivs   bool
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
