@@ -212,6 +212,19 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// TestWatchdogVariables: WATCHDOG_PID goes with LISTEN_PID, since who turns that off has a wrapper that forks.
+func TestWatchdogVariables(t *testing.T) {
+	for _, pid := range []bool{true, false} {
+		b := newBench(t, func(c *Config) { c.ListenPID, c.Watchdog = pid, 1500*time.Millisecond })
+		ch, out := b.shell(1, `env > "$OUT"; echo . > "$OUT"`)
+		env := out.until()
+		if !slices.Contains(env, "WATCHDOG_USEC=1500000") || slices.Contains(env, "WATCHDOG_PID="+strconv.Itoa(ch.PID())) != pid {
+			t.Errorf("%v: got %q", pid, env)
+		}
+		b.end(ch) // the next bench would take its status
+	}
+}
+
 func TestNoSocketsNoListenVariables(t *testing.T) {
 	b := newBench(t, nil)
 	_, out := b.shell(1, `env > "$OUT"; echo . > "$OUT"`)
