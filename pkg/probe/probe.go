@@ -138,16 +138,10 @@ func (p *Prober) probe(ctx context.Context, generation, pid int) error {
 		what, ask = "GET "+what, p.get
 	}
 	answered, err := ask(ctx, u)
-	if err == nil {
-		err = p.verify(answered, generation, pid)
-	}
-	switch {
-	case err == nil:
+	if err != nil {
+		err = p.plain(err)
+	} else if err = p.verify(answered, generation, pid); err == nil {
 		return nil
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		err = fmt.Errorf("no answer in %v (-ready-timeout)", p.timeout)
-	default:
-		err = plain(err)
 	}
 	if wrong, ok := errors.AsType[wrongAnswer](err); ok {
 		return fmt.Errorf("%s %w", what, wrong)
@@ -163,7 +157,10 @@ func (w wrongAnswer) Error() string { return string(w) }
 func wrongf(format string, args ...any) error { return wrongAnswer(fmt.Sprintf(format, args...)) }
 
 // plain takes off what net and net/http put around an error: the address was said already.
-func plain(err error) error {
+func (p *Prober) plain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("no answer in %v (-ready-timeout)", p.timeout)
+	}
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		return errno
 	}

@@ -17,7 +17,7 @@ type Ticket struct {
 	ID         int64 // Event.Swap of its events
 	Seq        int64 // the newest event before it
 	Generation int
-	PID        int // 0 where no process could be started: Done then already has the outcome
+	PID        int // its check's, where it has one; 0 where no process could be started: Done then already has the outcome
 	// Done carries the outcome, once, and is never closed. It has room for it: nobody needs to wait.
 	Done <-chan Outcome
 }
