@@ -36,6 +36,8 @@ test:
 	@[ "$$(id -u)" = 0 ] || echo "NOT TESTED without root: other users, full disks (grep -rn 'only root\|\[root\]\|\[mount\]' pkg test)"
 	@command -v systemd-notify >/dev/null || echo "NOT TESTED without systemd-notify: pkg/notify TestSystemdNotify"
 	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
+	@for server in nginx gunicorn puma php-fpm8.2 haproxy node; do \
+		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
 	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done

@@ -1,0 +1,29 @@
+import asyncio
+import os
+import socket
+
+from drain import Draining
+
+
+def notify(text):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.connect(os.environ["NOTIFY_SOCKET"].replace("@", "\0", 1))
+        s.send(text)
+
+
+@Draining
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        notify(b"READY=1")  # all that has to be there before the first request is there
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    # An answer before the end of the request has been read costs the connection, here also one that is kept alive.
+    while (await receive()).get("more_body"):
+        pass
+    if scope["path"] == "/slow":
+        await asyncio.sleep(2)  # so that you can see it drain
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"version 1\n"})
