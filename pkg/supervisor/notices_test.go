@@ -200,13 +200,15 @@ func TestWatchdog(t *testing.T) {
 			w.wantReady(missed)
 		},
 		"a ping that was held up with crank": func(t *testing.T) {
-			w := hanging(t, WatchdogExit, nil)
-			w.pass(9 * time.Second)
-			w.kernel.stop(2 * time.Second)
-			time.Sleep(time.Second) // due, while crank does something else
-			go w.s.Notice(1, ping)
-			w.pass(2 * time.Second)
-			w.wantReady("")
+			for range 20 { // the loop chooses what it takes first
+				w := hanging(t, WatchdogExit, nil)
+				w.pass(9 * time.Second)
+				w.kernel.stop(2 * time.Second)
+				time.Sleep(time.Second) // due, while crank does something else
+				go w.s.Notice(1, ping)
+				w.pass(2 * time.Second)
+				w.wantReady("")
+			}
 		},
 		"a pause is not charged": func(t *testing.T) {
 			w := hanging(t, WatchdogExit, nil)

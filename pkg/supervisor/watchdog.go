@@ -91,7 +91,7 @@ func (s *Supervisor) onTrigger(g *generation, _ notify.Message) bool {
 func (s *Supervisor) onWatchdogDue(g *generation) {
 	w := &g.watchdog
 	if !w.late {
-		w.late, w.due = true, w.due.Add(lastCall)
+		w.late, w.due = true, time.Now().Add(lastCall)
 		return
 	}
 	s.onMiss(g, fmt.Sprintf("no WATCHDOG=1 for %v", w.period))
