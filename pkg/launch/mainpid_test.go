@@ -146,7 +146,7 @@ func TestSetMain(t *testing.T) {
 		}
 	})
 	one, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"
-		true & echo $! > "$OUT"; exec sleep 1000`) // the last one is a zombie: sleep does not wait
+		(until grep -q sleep /proc/$$/comm; do :; done) & echo $! > "$OUT"; exec sleep 1000`) // the last one is a zombie: sleep does not wait, as the shell might
 	launched, helper, zombie := one.PID(), out.number(), out.number()
 	two, _ := b.shell(2, "kill -STOP $$")
 	for zombieNow := false; !zombieNow; time.Sleep(time.Millisecond) {
