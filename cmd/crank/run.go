@@ -174,6 +174,9 @@ func (c *crank) bind() error {
 		if err != nil {
 			return fmt.Errorf("-bind (CRANK_BIND): %w", err)
 		}
+		if a.Options.NonBlock == sockets.Default && a.Network != "fd" && c.cfg.Preset.NonBlock {
+			a.Options.NonBlock = sockets.On
+		}
 		addresses = append(addresses, a)
 	}
 	var err error

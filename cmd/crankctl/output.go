@@ -133,7 +133,7 @@ func eventLine(name string, e control.Event) string {
 func eventFacts(e control.Event) []string {
 	var first, second string
 	switch e.Kind {
-	case "started", "stopping", "killed", "exited", "signal", "mainpid":
+	case "checking", "started", "stopping", "killed", "exited", "signal", "mainpid":
 		if e.PID != 0 {
 			first = "pid " + strconv.Itoa(e.PID)
 		}
@@ -144,7 +144,7 @@ func eventFacts(e control.Event) []string {
 		second = clean(e.Cause)
 	}
 	switch e.Kind {
-	case "started":
+	case "checking", "started":
 		second = e.Trigger
 	case "ready", "status", "reloading", "reloaded":
 		if e.Status != "" {
@@ -213,7 +213,7 @@ func (p *progress) shows(e control.Event) bool {
 	switch e.Kind {
 	case "requested", "exited", "status":
 		return false
-	case "started":
+	case "checking", "started":
 		p.newer = e.Generation
 	case "stopping":
 		return e.Generation != p.newer && !p.s.global.quiet
@@ -230,7 +230,7 @@ func (p *progress) event(e control.Event) {
 	name := p.s.client.Name()
 	p.clear()
 	switch e.Kind { // whoever asked knows why
-	case "started":
+	case "checking", "started":
 		e.Trigger = ""
 	case "stopping":
 		e.Cause, _, _ = strings.Cut(e.Cause, ":")

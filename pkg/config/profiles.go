@@ -74,6 +74,9 @@ func profileVariables(p profile.Profile) []string {
 // profileSettings returns the flags that would do the same.
 func profileSettings(p profile.Profile) []string {
 	var flags []string
+	if p.NonBlock {
+		flags = append(flags, "-bind ...?nonblock")
+	}
 	for _, s := range p.Settings {
 		if s.Value == "true" {
 			flags = append(flags, "-"+s.Flag)

@@ -14,6 +14,7 @@ type Profile struct {
 	Doc       string     // for whom it is, and what the server's own configuration must have
 	Listen    bool       // LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES are set
 	Variables []Variable // that carry the sockets as well
+	NonBlock  bool       // a socket for which -bind does not say otherwise is non-blocking
 	Settings  []Setting  // defaults of crank's own flags; what was given by flag or variable wins
 }
 
@@ -43,7 +44,8 @@ const Default = "systemd"
 // Profiles is the table. What the servers compare with was read in their sources and tried with them:
 //
 //	nginx            every descriptor in NGINX must have, by getsockname, the address of a listen directive
-//	                 (src/core/nginx.c, ngx_add_inherited_sockets; ngx_cycle.c)
+//	                 (src/core/nginx.c, ngx_add_inherited_sockets; ngx_cycle.c). It leaves their mode as it is, and a
+//	                 worker that comes too late for a connection would block in accept, and miss QUIT
 //	php-fpm          the key is the address as inet_ntop has it, without brackets, or the path as in listen
 //	                 (sapi/fpm/fpm/fpm_sockets.c, fpm_sockets_hash_op). It unlinks that path when it ends.
 //	unicorn          descriptors alone, compared by getsockname. It takes LISTEN_FDS too, and would then have
@@ -55,7 +57,7 @@ const Default = "systemd"
 var Profiles = []Profile{
 	{Name: Default, Listen: true,
 		Doc: "servers that know LISTEN_FDS or take a descriptor by its number, and say READY=1"},
-	{Name: "nginx", Variables: []Variable{{Name: "NGINX", Inet: "{fd}", Unix: "{fd}", UDP: "{fd}", Join: ";", After: ";"}},
+	{Name: "nginx", NonBlock: true, Variables: []Variable{{Name: "NGINX", Inet: "{fd}", Unix: "{fd}", UDP: "{fd}", Join: ";", After: ";"}},
 		Settings: []Setting{{"stop-signal", "QUIT"}, {"ready", "1s"}},
 		Doc:      `a listen directive with the very address of each socket, and "daemon off;"`},
 	{Name: "php-fpm", Variables: []Variable{{Name: "FPM_SOCKETS", Inet: "{host}:{port}={fd}", Unix: "{path}.fpm={fd}", Join: ","}},

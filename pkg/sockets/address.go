@@ -47,7 +47,7 @@ type Options struct {
 	User      string        // its owner, by name or number; "": crank's own
 	Group     string        // its group likewise
 	ReusePort bool          // SO_REUSEPORT
-	NonBlock  bool          // O_NONBLOCK, for every process that shares the socket
+	NonBlock  Switch        // O_NONBLOCK, for every process that shares the socket; Default: Off
 	Defer     time.Duration // TCP_DEFER_ACCEPT, whole seconds; 0: off
 }
 
@@ -87,15 +87,8 @@ var optionTable = []option{
 		func(o *Options, v string) (err error) { o.Backlog, err = parseNumber(v, 1<<31-1); return err },
 		func(o Options) string { return formatNumber(o.Backlog) }},
 	{"v6only", []string{"tcp", "tcp6", "udp", "udp6"},
-		func(o *Options, v string) error {
-			on, err := parseBool(v)
-			o.V6Only = Off
-			if on {
-				o.V6Only = On
-			}
-			return err
-		},
-		func(o Options) string { return [...]string{Default: "", Off: "0", On: "1"}[o.V6Only] }},
+		func(o *Options, v string) (err error) { o.V6Only, err = parseSwitch(v); return err },
+		func(o Options) string { return formatSwitch(o.V6Only) }},
 	{"mode", unixNetworks,
 		func(o *Options, v string) error {
 			mode, err := strconv.ParseUint(v, 8, 32)
@@ -121,8 +114,8 @@ var optionTable = []option{
 		func(o *Options, v string) (err error) { o.ReusePort, err = parseBool(v); return err },
 		func(o Options) string { return formatBool(o.ReusePort) }},
 	{"nonblock", madeNetworks,
-		func(o *Options, v string) (err error) { o.NonBlock, err = parseBool(v); return err },
-		func(o Options) string { return formatBool(o.NonBlock) }},
+		func(o *Options, v string) (err error) { o.NonBlock, err = parseSwitch(v); return err },
+		func(o Options) string { return formatSwitch(o.NonBlock) }},
 	{"defer", tcpNetworks,
 		func(o *Options, v string) error {
 			seconds, err := parseNumber(v, 1<<31-1)
@@ -379,6 +372,16 @@ func formatBool(on bool) string {
 	}
 	return ""
 }
+
+func parseSwitch(value string) (Switch, error) {
+	on, err := parseBool(value)
+	if on {
+		return On, err
+	}
+	return Off, err
+}
+
+func formatSwitch(s Switch) string { return [...]string{Default: "", Off: "0", On: "1"}[s] }
 
 func parseOwner(value string) (string, error) {
 	if value == "" {

@@ -96,7 +96,7 @@ func openInet(a Address, ip netip.Addr) (fd int, err error) {
 
 func kind(a Address) int {
 	kind := cmp.Or(kinds[a.Network], syscall.SOCK_STREAM)
-	if a.Options.NonBlock {
+	if a.Options.NonBlock == On {
 		kind |= syscall.SOCK_NONBLOCK
 	}
 	return kind
