@@ -244,16 +244,19 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	l.mu.Lock()
 	exits, l.heldBack = l.heldBack, nil
 	l.mu.Unlock()
-	none, err := proc.Reap(func(e proc.Exit) {
-		ch := l.endedWith(&e)
+	ended := func(ch *child, e proc.Exit) {
 		if ch == nil || ch.receiver == nil || ch.receiver.Idle() {
 			exits = append(exits, e)
 			return
 		}
 		l.closing.Go(func() { l.holdBack(ch, e) })
-	})
+	}
+	none, err := proc.Reap(func(e proc.Exit) { ended(l.endedWith(&e), e) })
 	if err != nil {
 		l.cfg.Log.Error(err, "cannot reap")
+	}
+	for ch, e := range l.unseen() {
+		ended(ch, e)
 	}
 	l.alone = none
 	return exits, none

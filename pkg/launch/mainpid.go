@@ -12,8 +12,8 @@ import (
 
 // The main process of a generation is the one that was launched, until MAINPID= names another. Where the
 // launched one ends, crank becomes the parent of the other one and gets its status. Where it stays, it is the
-// other one's parent, or an ancestor, and takes that status itself: crank then sees the end of the launched one
-// only, and that is the generation's.
+// other one's parent, or an ancestor, and takes that status itself. crank then looks for that end at each Reap, and the
+// kernel tells the status (since Linux 6.15). An older kernel does not: the launched one is the main one again.
 
 var errStranger = errors.New("it is no process of this generation")
 
@@ -49,12 +49,7 @@ func (ch *child) setMain(pid int) error {
 			return err
 		}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if ch.main != ch.launched {
-		ch.main.Gone() // it goes on as any other process of the generation
-	}
-	ch.main = next
+	ch.follow(next)
 	return nil
 }
 
@@ -70,14 +65,59 @@ func (l *Launcher) endedWith(e *proc.Exit) *child {
 			continue
 		}
 		ch.gone(ch.launched)
-		if _, ok := ch.main.Look(); ok || ch.main.IsGone() {
-			return nil // crank is the main one's parent now, or was
+		if ch.main.IsGone() {
+			return nil // it has ended before
 		}
-		e.PID = ch.main.PID()
+		if _, ok := ch.main.Look(); ok {
+			return nil // crank is its parent now
+		}
+		status := *e
+		if own, ended, known := ch.main.End(); ended && known {
+			status = own
+		}
+		status.PID = ch.main.PID()
+		*e = status
 		ch.gone(ch.main)
 		return ch
 	}
 	return nil
+}
+
+// unseen returns the ends of main processes that no wait4 of crank's tells, and the generations that end with them.
+func (l *Launcher) unseen() map[*child]proc.Exit {
+	all := map[*child]proc.Exit{}
+	for n, ch := range l.children {
+		if ch.main == ch.launched {
+			continue
+		}
+		e, ended, known := ch.main.End()
+		switch {
+		case !ended:
+			continue
+		case known:
+			all[ch] = e
+		case ch.launched.IsGone():
+			all[ch] = proc.Exit{PID: e.PID, Code: 1} // a success is the last thing that it should be taken for
+			l.cfg.Log.Info("the main process has ended, and only its parent knows how: taken for exit code 1", "generation", n, "pid", e.PID)
+		default:
+			l.cfg.Log.Info("the main process has ended, and only its parent knows how: that is the main one again", "generation", n,
+				"pid", e.PID, "parent", ch.launched.PID())
+			ch.follow(ch.launched)
+			continue
+		}
+		ch.gone(ch.main)
+	}
+	return all
+}
+
+// follow makes next the main process.
+func (ch *child) follow(next *proc.Process) {
+	ch.l.mu.Lock()
+	defer ch.l.mu.Unlock()
+	if ch.main != ch.launched {
+		ch.main.Gone() // it goes on as any other process of the generation
+	}
+	ch.main = next
 }
 
 func (ch *child) gone(p *proc.Process) {

@@ -25,6 +25,20 @@ func Adopt(e Entry, group int) (*Process, error) {
 	return p, nil
 }
 
+// End returns how an adopted process ended whose status another parent takes, or has taken. ended is false while it
+// runs, and where crank is the parent: Reap tells then. known is false where it was reaped on a kernel before 6.15.
+func (p *Process) End() (e Exit, ended, known bool) {
+	now, ok := p.Look()
+	switch {
+	case p.gone, ok && !now.Zombie, ok && now.Parent == os.Getpid():
+		return Exit{}, false, false
+	case ok:
+		return exitOf(p.pid, now.Status), true, true
+	}
+	status, known := linux.PidfdStatus(p.pidfd)
+	return exitOf(p.pid, status), true, known
+}
+
 // Look reads the process's entry; ok is false where it was reaped, though its pid may belong to another one.
 func (p *Process) Look() (e Entry, ok bool) {
 	if p.gone {

@@ -440,7 +440,8 @@ func TestManyStartsLeakNothing(t *testing.T) {
 	}
 	before := count()
 	for range 50 {
-		p, err := Start(Spec{Path: self(t), Argv: []string{"x", "helper", "exit", "0"}, Files: []int{0, 1, 2}})
+		p, err := Start(Spec{Path: self(t), Argv: []string{"x", "helper", "exit", "0"}, Files: []int{0, 1, 2},
+			Env: []string{"GORACE=atexit_sleep_ms=0"}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,7 +20,8 @@ type Launcher interface {
 	Check(n int, c Command, argv []string, protect bool) (Child, error)
 	// Probe starts argv, whose exit says whether generation n is ready. Others does not count it.
 	Probe(n int, c Command, argv []string, protect bool) (Child, error)
-	// Reap takes the status of every process that has ended. none: there are no children left.
+	// Reap takes the status of every process that has ended. none: there are no children left. It is called after a
+	// SIGCHLD, and at each tick.
 	Reap() (exits []proc.Exit, none bool)
 	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
 	// and counts them.
@@ -243,7 +244,7 @@ func (s *Supervisor) Run(first Command) int {
 func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 	select {
 	case <-ticks:
-		return func() {}
+		return s.onChildren // a main process that has another parent ends without a SIGCHLD
 	case <-deadlines:
 		return func() { s.expire(time.Now()) }
 	case sig := <-s.signals:

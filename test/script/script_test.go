@@ -4,6 +4,7 @@
 package script
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -113,13 +114,24 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// condition knows what a story may need and not have: [root] and [mount].
+// condition knows what a story may need and not have: [root], [mount], and [pidfd-info], a kernel that tells how a
+// process has ended that somebody else has reaped (6.15).
 func condition(name string) (bool, error) {
 	switch name {
 	case "root":
 		return os.Geteuid() == 0, nil
 	case "mount":
 		return exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", os.TempDir()).Run() == nil, nil
+	case "pidfd-info":
+		cmd := exec.Command("true")
+		if err := cmd.Start(); err != nil {
+			return false, err
+		}
+		fd, err := linux.PidfdOpen(cmd.Process.Pid)
+		defer linux.Close(fd)
+		err = errors.Join(err, cmd.Wait())
+		_, known := linux.PidfdStatus(fd)
+		return known, err
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }
