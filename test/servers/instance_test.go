@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -53,7 +54,7 @@ func start(t *testing.T, s server, r *recipe) *instance {
 	for _, word := range r.command {
 		command = append(command, i.replace.Replace(word))
 	}
-	i.process = i.command("crank", append([]string{"--"}, command...)...)
+	i.process = i.within(i.command("crank", append([]string{"--"}, command...)...))
 	i.process.Stdout, i.process.Stderr = log, log
 	i.process.SysProcAttr.Setsid = true // what is left of it can be found by its session
 	if err := i.process.Start(); err != nil {
@@ -102,6 +103,20 @@ func (i *instance) command(name string, args ...string) *exec.Cmd {
 		cmd.Env = append(cmd.Env, i.replace.Replace(variable))
 	}
 	return cmd
+}
+
+// within returns what runs cmd in the surroundings that the server needs.
+func (i *instance) within(cmd *exec.Cmd) *exec.Cmd {
+	if i.surroundings == "" {
+		return cmd
+	}
+	argv := []string{"--mount", "sh", "-ec", i.surroundings + "\nexec \"$@\"", "sh"}
+	if c := i.credential; c != nil {
+		argv = append(argv, "setpriv", fmt.Sprint("--reuid=", c.Uid), fmt.Sprint("--regid=", c.Gid), "--clear-groups", "--")
+	}
+	outer := exec.Command("unshare", slices.Concat(argv, cmd.Args)...)
+	outer.Dir, outer.Env, outer.SysProcAttr = cmd.Dir, cmd.Env, &syscall.SysProcAttr{}
+	return outer
 }
 
 // place writes the files of version n.

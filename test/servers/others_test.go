@@ -2,12 +2,15 @@ package servers
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +33,8 @@ func init() {
 		server{name: "dovecot", readyBy: "READY=1", drainedBy: "TERM", ask: askIMAP, paths: []string{"/run"},
 			change:    []string{"uid=vmail gid=vmail home=/srv/mail/%u", "uid=nobody gid=nogroup home=/nonexistent"},
 			losesSlow: "crank ends what is left of a generation whose main process has gone"},
+		server{name: "unbound", readyBy: "READY=1", drainedBy: "nothing", ask: resolver(), loses: 2, since: "TERM ends it at once",
+			losesSlow: "TERM ends it at once", surroundings: "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/system"},
 	)
 }
 
@@ -75,6 +80,54 @@ func askIMAP(i *instance, path string) (string, error) {
 		}
 		return greeting, nil
 	})
+}
+
+// resolver returns a function that asks a DNS server for the record "app. TXT", by UDP and TCP in turn. A slow client
+// sends the second half of its question late.
+func resolver() func(*instance, string) (string, error) {
+	const query = "\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + "\x03app\x00" + "\x00\x10\x00\x01" // RFC 1035, 4.1
+	var turn atomic.Int64
+	return func(i *instance, path string) (string, error) {
+		if path != "/slow" && turn.Add(1)%2 == 0 {
+			conn, err := net.DialTimeout("udp", i.address[0], tooLate)
+			if err != nil {
+				return "", err
+			}
+			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(tooLate))
+			if _, err := io.WriteString(conn, query); err != nil {
+				return "", err
+			}
+			answer := make([]byte, 512)
+			n, err := conn.Read(answer)
+			return text(answer[:n]), err
+		}
+		return converse(i, func(conn net.Conn, in *bufio.Reader) (string, error) {
+			half := len(query) / 2
+			if _, err := io.WriteString(conn, "\x00"+string(rune(len(query)))+query[:half]); err != nil { // 4.2.2
+				return "", err
+			}
+			if path == "/slow" {
+				time.Sleep(slowTime)
+			}
+			if _, err := io.WriteString(conn, query[half:]); err != nil {
+				return "", err
+			}
+			answer := make([]byte, 2+512)
+			if _, err := io.ReadFull(in, answer[:2]); err != nil {
+				return "", err
+			}
+			answer = answer[2 : 2+int(answer[0])<<8+int(answer[1])]
+			_, err := io.ReadFull(in, answer)
+			return text(answer), err
+		})
+	}
+}
+
+// text is the record at the end of a DNS answer.
+func text(answer []byte) string {
+	at := max(0, bytes.Index(answer, []byte("version ")))
+	return string(answer[at:])
 }
 
 // converse runs a conversation on a connection of its own and returns the "version N" of what it returned.

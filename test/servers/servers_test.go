@@ -51,6 +51,9 @@ type server struct {
 	change []string // pairs: further replacements in the recipe's files
 	paths  []string // further paths of the recipe that must be in the temporary directory
 
+	// surroundings is what a shell, as root, makes in a mount namespace for crank and the server.
+	surroundings string
+
 	// What it may lose, and why; the recipe has the evidence.
 	losesSlow string // requests that are under way at the stop signal
 	closes    string // connections that are kept alive and idle then: a client that never repeats loses what is on its way to them
@@ -125,6 +128,9 @@ func installed(t *testing.T, s server) *recipe {
 			t.Fatal(message)
 		}
 		t.Skip(message)
+	}
+	if s.surroundings != "" && os.Getuid() != 0 {
+		t.Skipf("NOT TESTED, only root can: %s", s.name)
 	}
 	return r
 }
