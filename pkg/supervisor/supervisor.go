@@ -112,6 +112,9 @@ type Options struct {
 	Room     func() error // why a second generation does not fit into memory; may be nil
 	HungUp   func() bool  // whether a SIGHUP means that the controlling terminal is gone; may be nil
 	Observer Observer     // may be nil
+	// Begun is called once, when the first command has been started, or there was none: for what is not to hold that up.
+	// It may be nil.
+	Begun func()
 }
 
 const (
@@ -142,6 +145,7 @@ type Supervisor struct {
 	hungUp   func() bool
 	room     func() error
 	observer Observer
+	begun    func()
 	prober   Prober
 
 	status  atomic.Pointer[Status]
@@ -198,7 +202,7 @@ type Counters struct {
 func New(cfg Config, o Options) *Supervisor {
 	s := &Supervisor{
 		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
-		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, fallback: o.Fallback, previous: o.Previous,
+		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, begun: o.Begun, fallback: o.Fallback, previous: o.Previous,
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
 		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed),
@@ -224,6 +228,9 @@ func (s *Supervisor) Run(first Command) int {
 	if !first.IsZero() {
 		s.cmd = first
 		s.begin(first, &swap{trigger: TriggerStart})
+	}
+	if s.begun != nil {
+		s.begun()
 	}
 	for {
 		s.advance()
