@@ -23,6 +23,8 @@ type Launcher interface {
 	// Reap takes the status of every process that has ended. none: there are no children left. It is called after a
 	// SIGCHLD, and at each tick.
 	Reap() (exits []proc.Exit, none bool)
+	// Tend is called at each tick unless crank is stopping: it sees to what the app may have done to what all share.
+	Tend()
 	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
 	// and counts them.
 	Strays(sig syscall.Signal) int
@@ -251,7 +253,7 @@ func (s *Supervisor) Run(first Command) int {
 func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 	select {
 	case <-ticks:
-		return s.onChildren // a main process that has another parent ends without a SIGCHLD
+		return s.onTicked
 	case <-deadlines:
 		return func() { s.expire(time.Now()) }
 	case sig := <-s.signals:
@@ -270,6 +272,14 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 		return func() { s.onReport(r) }
 	case r := <-s.results:
 		return func() { s.onProbed(r) }
+	}
+}
+
+// onTicked is for what nobody tells: a main process that has another parent ends without a SIGCHLD.
+func (s *Supervisor) onTicked() {
+	s.onChildren()
+	if s.shutdown == nil {
+		s.launcher.Tend()
 	}
 }
 
