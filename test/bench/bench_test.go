@@ -258,12 +258,13 @@ func TestCheckLines(t *testing.T) {
 func TestRace(t *testing.T) {
 	r := &race{swapped: 6}
 	calm := hammer.Report{Requests: 100, P99: time.Millisecond}
-	r.add(calm, hammer.Report{Requests: 100, P99: 2 * time.Millisecond})
+	r.add(hammer.Report{Requests: 100, P99: time.Millisecond, Lost: 4}, hammer.Report{Requests: 100, P99: 2 * time.Millisecond})
 	r.add(calm, hammer.Report{Requests: 50, P99: 3 * time.Millisecond, Lost: 3, LostKept: 2, Kinds: map[hammer.Kind]int{hammer.Reset: 1, hammer.EOF: 2}})
-	if got, want := r.failed(), "3 of 150 in 6 swaps: EOF 2, reset 1, 2 of them on a kept connection"; got != want {
+	if got, want := r.failed(), "3 of 150 in 6 swaps: EOF 2, reset 1, 2 of them on a kept connection, and 4 without a swap"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if r.ratios[0] != 2 || r.ratios[1] != 3 {
-		t.Errorf("ratios %v", r.ratios)
+	r.add(calm, hammer.Report{P99: 9 * time.Millisecond})
+	if got := r.ratio(); got != 3 {
+		t.Errorf("ratio %v, want that of the medians", got)
 	}
 }

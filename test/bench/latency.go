@@ -29,35 +29,36 @@ type race struct {
 	*served
 	rate        float64 // requests a second
 	calm, swaps sample  // p99 in nanoseconds, of each round
-	ratios      sample  // of the two
 	during      hammer.Report
+	calmLost    int // requests that failed without a swap
 	swapped     int
 }
 
 // latency measures what a client notices of swaps. An open loop begins requests at fixed times, however late the
 // answers are, and counts from the time at which a request was to begin. Each round is a time without swaps and one
-// with swaps, of crank and nginx in turns; of the others there is one.
+// with swaps, of crank and nginx in turns; of the others there are few. There are many short rounds, of which the
+// medians are taken, since something else on the machine makes a p99 many times as long as it would be.
 func latency(ctx context.Context, b *bench) error {
 	crank, nginx := &race{server: servers[0]}, &race{server: servers[1]}
-	if err := b.rounds(ctx, b.number(5, 1), crank, nginx); err != nil {
+	if err := b.rounds(ctx, b.number(12, 2), crank, nginx); err != nil {
 		return err
 	}
 	all := []*race{crank, nginx}
 	for _, s := range servers[2:] {
 		other := &race{server: s}
-		if err := b.rounds(ctx, 1, other); err != nil {
+		if err := b.rounds(ctx, b.number(3, 1), other); err != nil {
 			return err
 		}
 		all = append(all, other)
 	}
 
-	ours := crank.ratios.median()
+	ours := crank.ratio()
 	b.reach("latency", row{
-		crank: crank.swaps.extremes(milliseconds), peer: "itself without swaps", other: crank.calm.extremes(milliseconds), ratio: ours, value: ours,
+		crank: crank.swaps.quartiles(milliseconds), peer: "itself without swaps", other: crank.calm.quartiles(milliseconds), ratio: ours, value: ours,
 	})
 	for _, r := range all[1:] {
 		line := row{crank: digits(ours) + "x", peer: r.name, other: "not installed", ratio: math.NaN(), value: math.NaN()}
-		if theirs := r.ratios.median(); len(r.ratios) > 0 {
+		if theirs := r.ratio(); len(r.calm) > 0 {
 			line.other = fmt.Sprintf("%sx: %s, without %s", digits(theirs), milliseconds.text(r.swaps.median()), milliseconds.text(r.calm.median()))
 			line.ratio = ours / theirs
 			line.value = line.ratio
@@ -71,6 +72,9 @@ func latency(ctx context.Context, b *bench) error {
 	b.failures(all)
 	return nil
 }
+
+// ratio is p99 with swaps beside p99 without.
+func (r *race) ratio() float64 { return r.swaps.median() / r.calm.median() }
 
 // failures adds the rows of the requests that failed.
 func (b *bench) failures(all []*race) {
@@ -93,6 +97,9 @@ func (r *race) failed() string {
 	}
 	if r.during.LostKept > 0 {
 		kinds = append(kinds, fmt.Sprintf("%d of them on a kept connection", r.during.LostKept))
+	}
+	if r.calmLost > 0 {
+		kinds = append(kinds, fmt.Sprintf("and %d without a swap", r.calmLost))
 	}
 	if len(kinds) > 0 {
 		text += ": " + strings.Join(kinds, ", ")
@@ -151,7 +158,7 @@ func (r *race) capacity(ctx context.Context, b *bench) error {
 
 // round is a time without swaps, and one with.
 func (r *race) round(ctx context.Context, b *bench) error {
-	length := time.Duration(b.number(6, 2)) * swapEvery
+	length := time.Duration(b.number(3, 2)) * swapEvery
 	open := load
 	open.Address, open.Rate = r.address, r.rate
 
@@ -161,9 +168,6 @@ func (r *race) round(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	if calm.Lost > 0 {
-		return fmt.Errorf("%d of %d requests failed without a swap: %v", calm.Lost, calm.Requests, calm.Errors)
-	}
 
 	run = hammer.Start(open)
 	err = r.swapFor(ctx, length)
@@ -172,8 +176,8 @@ func (r *race) round(ctx context.Context, b *bench) error {
 		return err
 	}
 	r.add(calm, during)
-	b.say("  %s: p99 %s, with swaps %s; %d of %d failed", r.name,
-		milliseconds.text(float64(calm.P99)), milliseconds.text(float64(during.P99)), during.Lost, during.Requests)
+	b.say("  %s: p99 %s, with swaps %s; %d of %d failed, %d without", r.name,
+		milliseconds.text(float64(calm.P99)), milliseconds.text(float64(during.P99)), during.Lost, during.Requests, calm.Lost)
 	return nil
 }
 
@@ -194,8 +198,8 @@ func (r *race) swapFor(ctx context.Context, length time.Duration) error {
 }
 
 func (r *race) add(calm, during hammer.Report) {
+	r.calmLost += calm.Lost
 	r.calm, r.swaps = append(r.calm, float64(calm.P99)), append(r.swaps, float64(during.P99))
-	r.ratios = append(r.ratios, float64(during.P99)/float64(calm.P99))
 	if r.during.Kinds == nil {
 		r.during.Kinds = map[hammer.Kind]int{}
 	}

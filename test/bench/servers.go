@@ -109,7 +109,9 @@ daemon off;
 worker_processes 2;
 pid DIR/pid;
 error_log stderr;
-events {}
+events {
+	worker_connections 4096;
+}
 http {
 	access_log off;
 	client_body_temp_path DIR/body;
