@@ -39,7 +39,9 @@ func startWatch() watch {
 func (w watch) others() (others, stolen float64) {
 	busy, lost := busyTime()
 	all := time.Since(w.began).Seconds() * float64(runtime.NumCPU())
-	return max(0, (busy-w.busy-(ownTime()-w.own)).Seconds()/all), (lost - w.lost).Seconds() / all
+	// All of these are counted in ticks, and may be one off.
+	within := func(share float64) float64 { return min(max(share, 0), 1) }
+	return within((busy - w.busy - (ownTime() - w.own)).Seconds() / all), within((lost - w.lost).Seconds() / all)
 }
 
 // userHZ is how /proc/stat counts, on all of crank's architectures (proc_stat(5), sysconf(_SC_CLK_TCK)).
