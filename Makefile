@@ -51,6 +51,12 @@ servers:
 apps:
 	$(GO) test -count=1 -timeout 30m -v ./test/apps -all
 
+## bench: crank beside its peers, as ratios from one run, in ten minutes (BENCH_FLAGS=-quick, -only start,swap, -markdown FILE)
+# The peers, from Debian: tini dumb-init catatonit s6 runit supervisor libserver-starter-perl starlet gunicorn nginx-light haproxy systemd
+BENCH_FLAGS ?=
+bench:
+	@$(GO) run ./test/bench $(BENCH_FLAGS)
+
 ## e2e: the image in a Docker engine (needs a docker client and an engine that answers)
 e2e:
 	$(GO) test -tags e2e -count=1 -timeout 30m -v ./test/e2e/docker
@@ -117,4 +123,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test servers apps e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers apps bench e2e e2e-k8s image vet lint golden fuzz clean
