@@ -266,9 +266,10 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	}
 	// What the app needs not wait for.
 	options.Begun = func() {
-		go func() { // ends by itself
+		go func() { // ends with Run
 			in.ListenAll()
 			steerRuntime()
+			staySmall(c.sup.Done(), c.log)
 		}()
 		c.serve()
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // usage is what a program and its own processes have of the memory, in bytes.
@@ -110,6 +111,9 @@ func (b *bench) startScan(name, dir string) (*process, error) {
 }
 
 // memory measures a crank that is scraped and probed, what it is after many swaps, and what the peers need.
+// idleTime is how long nobody has asked crank for anything when it is idle.
+const idleTime = 10 * time.Second
+
 func memory(ctx context.Context, b *bench) error {
 	r, err := b.openReports()
 	if err != nil {
@@ -132,11 +136,20 @@ func memory(ctx context.Context, b *bench) error {
 	if err := i.probed(ctx, 10); err != nil {
 		return err
 	}
+	busy, err := memoryOf(i.pid())
+	if err != nil {
+		return err
+	}
+	select {
+	case <-time.After(idleTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	idle, err := memoryOf(i.pid())
 	if err != nil {
 		return err
 	}
-	b.say("  just started: %v; after 10 scrapes and 10 probes: %v", fresh, idle)
+	b.say("  just started: %v; after 10 scrapes and 10 probes: %v; idle: %v", fresh, busy, idle)
 
 	swaps := b.number(10_000, 500)
 	early, err := b.afterSwaps(ctx, i, r, swaps/10)
@@ -147,7 +160,7 @@ func memory(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	what := b.reach("memory", row{crank: idle.String(), ratio: math.NaN(), value: idle.rss / mebibytes.size})
+	what := b.reach("memory", row{crank: fmt.Sprintf("%v; right after a scrape %v", idle, busy), ratio: math.NaN(), value: idle.rss / mebibytes.size})
 	if err := b.managers(ctx, what, idle); err != nil {
 		return err
 	}
