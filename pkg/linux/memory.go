@@ -14,7 +14,7 @@ func MinorFaults() int64 {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
 		return 0
 	}
-	return int64(usage.Minflt)
+	return int64(usage.Minflt) //nolint:unconvert // it is an int32 on 32-bit machines
 }
 
 // DropProgram unmaps the pages of this program's own file that nobody can have changed: code and constants. They stay in the
