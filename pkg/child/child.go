@@ -1,11 +1,42 @@
 //go:build unix
 
-// Package child is for apps in Go that run under crank: the sockets, the notifications, and an
-// HTTP server that drains without losing a request.
+// Package child is for apps in Go that run under crank: the sockets, the notifications, and servers
+// that end without losing a request.
 //
-// It imports the standard library alone, follows systemd's conventions (sd_listen_fds(3),
-// sd_notify(3)), and does the ordinary thing where there is neither crank nor systemd: [Listen]
-// binds, [Ready] does nothing. A whole app is in the example of [Serve].
+// It imports the standard library alone and follows systemd's conventions (sd_listen_fds(3),
+// sd_notify(3)), so it does the same under systemd. Where there is neither, it does the ordinary
+// thing: sockets are bound, and notifications go nowhere.
+//
+// # The life of a server
+//
+// [Serve], for HTTP, and [ServeTCP], for any other protocol, do all of it:
+//
+//	start     The sockets that were passed are taken over; without any, one is bound.
+//	          What cannot be served is said (X_CRANK_FAILED), and crank ends the swap at once.
+//	READY=1   is said when every socket accepts. Under crank the old generation is told to end now.
+//	serve     until ctx ends, which is when SIGTERM comes (signal.NotifyContext).
+//	drain     No more is accepted: what waits in the queue is for the next generation, since
+//	          the socket is the same. STOPPING=1 is said. Each connection ends in the way of its
+//	          protocol, when its client knows that it will:
+//	          HTTP/1.1: the next answer says "Connection: close". An idle connection is waited
+//	          for, since its client may be sending just now.
+//	          HTTP/2: GOAWAY in two steps (RFC 9113, 6.8). The first ends no stream. When the client
+//	          has read it, has no stream open, and does not hang up itself, it gets the second.
+//	          Long-lived ones (TCP, WebSocket, server-sent events): they are told, at random
+//	          points of [Server].Spread, so that the clients do not all come back at once. See
+//	          [Leaving].
+//	end       when no connection is left. After [Server].Timeout those that are left are closed, and the
+//	          error says what was cut short.
+//
+// [http.Server.Shutdown] does less: it closes idle connections at once, drops an HTTP/1.1 request
+// that is being read, drops the HTTP/2 streams that the client began before it read the GOAWAY, and
+// does not know hijacked connections.
+//
+// # Doing it by hand
+//
+// An app whose server is not written with net/http takes its sockets from [Listen], [ListenNamed],
+// [Listeners] or [PacketConns], and says [Ready] when it serves, and [Stopping] when it begins to
+// end without having been told to.
 package child
 
 import (
@@ -39,29 +70,32 @@ func PacketConns() ([]net.PacketConn, error) {
 	return s.packets, err
 }
 
-// Listener returns the stream socket of that name (`-bind name=...`). The error matches
-// [os.ErrNotExist] where there is none.
-func Listener(name string) (net.Listener, error) {
+// Listen returns the first of [Listeners], and binds as [net.Listen] does where there is none.
+func Listen(network, address string) (net.Listener, error) {
+	return listen(network, address, func(s given) (net.Listener, error) { return s.listeners[0], nil })
+}
+
+// ListenNamed returns the stream socket of that name (`-bind name=...`), and binds as [net.Listen]
+// does where the process was given no stream socket at all. Where it was given others, the error
+// matches [os.ErrNotExist].
+func ListenNamed(name, network, address string) (net.Listener, error) {
+	return listen(network, address, func(s given) (net.Listener, error) {
+		if ln, ok := s.named[name]; ok {
+			return ln, nil
+		}
+		return nil, fmt.Errorf("cannot find a listener named %q: %w: give one with crank -bind %s=ADDRESS", name, os.ErrNotExist, name)
+	})
+}
+
+func listen(network, address string, choose func(given) (net.Listener, error)) (net.Listener, error) {
 	s, err := inherited()
 	if err != nil {
 		return nil, err
 	}
-	if ln, ok := s.named[name]; ok {
-		return ln, nil
+	if len(s.listeners) == 0 {
+		return net.Listen(network, address)
 	}
-	return nil, fmt.Errorf("cannot find a listener named %q: %w: give one with crank -bind %s=ADDRESS", name, os.ErrNotExist, name)
-}
-
-// Listen returns the first of [Listeners], and binds as [net.Listen] does where there is none.
-func Listen(network, address string) (net.Listener, error) {
-	listeners, err := Listeners()
-	if err != nil {
-		return nil, err
-	}
-	if len(listeners) > 0 {
-		return listeners[0], nil
-	}
-	return net.Listen(network, address)
+	return choose(s)
 }
 
 // given is what this process was started with.

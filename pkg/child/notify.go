@@ -16,17 +16,25 @@ import (
 const notifyTimeout = 5 * time.Second
 
 // Ready says that the app serves, or will as soon as it accepts: connections made meanwhile wait
-// in the queue. Under crank the old generation is asked to drain after this.
+// in the queue. Under crank the old generation is asked to drain after this. [Serve] and [ServeTCP]
+// say it themselves.
 func Ready() error { return Notify("READY=1") }
 
 // Status says in one line what the app does, for `crankctl ps`.
 func Status(text string) error { return Notify("STATUS=" + oneLine.Replace(text)) }
 
-// Stopping says that the app has begun to end by itself. Not needed after a signal of crank's.
+// Stopping says that the app has begun to end. After a signal of crank's it is not needed; systemd
+// likes to hear it always.
 func Stopping() error { return Notify("STOPPING=1") }
 
 // Failed says that the app cannot become ready, and why: crank ends it and the swap at once.
 func Failed(reason string) error { return Notify("X_CRANK_FAILED=" + oneLine.Replace(reason)) }
+
+// ExtendTimeout asks for at least d from now to become ready in, or to end in: repeat it while there
+// is progress. crank gives as much as -max-extend allows.
+func ExtendTimeout(d time.Duration) error {
+	return Notify("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10))
+}
 
 var oneLine = strings.NewReplacer("\n", " ", "\r", " ")
 

@@ -3,147 +3,210 @@
 package child
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
-// DrainTimeout is the time that [Serve] gives to connections: less than the 30 s after which crank
-// kills by default.
-const DrainTimeout = 25 * time.Second
+const (
+	// DrainTimeout is the default of [Server].Timeout: less than the 30 s after which crank kills.
+	DrainTimeout = 25 * time.Second
+	// DrainSpread is the default of [Server].Spread.
+	DrainSpread = 10 * time.Second
+)
 
-// Serve is [ServeDraining] with [DrainTimeout].
-func Serve(ctx context.Context, srv *http.Server, listeners ...net.Listener) error {
-	return ServeDraining(ctx, DrainTimeout, srv, listeners...)
+// Server is how a server lives. The zero value is ready to use.
+type Server struct {
+	// Timeout is what connections have from the begin of the drain on, before they are closed.
+	// 0: DrainTimeout.
+	Timeout time.Duration
+	// Spread is the time from the begin of the drain on in which long-lived connections are told
+	// to leave, each at a random point. 0: DrainSpread; negative: at once. It ends with Timeout.
+	Spread time.Duration
+	// Quiet leaves it to the app to say Ready, Failed and Stopping: one that runs two servers, or
+	// that serves before it is ready.
+	Quiet bool
 }
 
-// ServeDraining serves HTTP/1.1 on the listeners until ctx ends, then drains without losing a
-// request, and returns nil:
-//
-//  1. It closes the listeners. New connections wait in the shared queue for the next generation;
-//     those that were already accepted are served.
-//  2. It answers one more request on every connection, with "Connection: close". A connection that
-//     is idle is waited for: its client may be sending just now.
-//  3. After timeout it closes what is left. Where a request was cut short the error says so.
-//
-// [http.Server.Shutdown] alone closes idle connections at once, and also drops a request whose
-// header is being read at that moment (net/http's conn.serve returns when it finds the server
-// shutting down).
-//
-// It takes srv over: Handler and ConnState are wrapped, and srv ends shut down. Hijacked connections are
-// the app's own, and so is ending a stream early: watch ctx. If a listener fails, the others are
-// drained too, and its error is returned.
-func ServeDraining(ctx context.Context, timeout time.Duration, srv *http.Server, listeners ...net.Listener) error {
-	if len(listeners) == 0 {
-		return errors.New("cannot serve: there is no listener")
-	}
-	d := &drain{conns: map[net.Conn]http.ConnState{}, changed: make(chan struct{}, 1)}
-	d.wrap(srv)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+// Serve is the Serve of the zero [Server].
+func Serve(ctx context.Context, srv *http.Server, listeners ...net.Listener) error {
+	return Server{}.Serve(ctx, srv, listeners...)
+}
 
+// Serve serves HTTP until ctx ends, then drains: see the life of a server, in the package's comment.
+// Without listeners it takes all stream sockets that the process was given, or binds srv.Addr where
+// there is none. It returns nil where nothing was cut short. If a listener fails, the others are
+// drained too, and its error is returned.
+//
+// It takes srv over: its hooks are wrapped, and it ends shut down, which is when the functions of
+// RegisterOnShutdown are called. They see the connections that were accepted; Hijack returns one
+// whose method NetConn() net.Conn returns that.
+//
+// For HTTPS use [TLS]. Without it no listener speaks TLS, as with [http.Server.Serve]. What comes
+// from [tls.NewListener] is net/http's own: HTTP/2 clients then get one GOAWAY, with their next
+// answer, and lose what they have begun meanwhile; hijacked connections are not waited for. HTTP/2
+// without TLS is served where srv.Protocols says so, and ends in two steps as well.
+func (s Server) Serve(ctx context.Context, srv *http.Server, listeners ...net.Listener) error {
+	listeners, err := s.take(cmp.Or(srv.Addr, ":http"), listeners)
+	if err != nil {
+		return err
+	}
+	c := newConns(ctx)
+	secure := secured(srv)
+	c.hook(srv)
+	c.hook(secure)
+	err = s.live(ctx, c, listeners, func(ln net.Listener, began func()) error {
+		if t, ok := ln.(*tlsListener); ok {
+			return secure.Serve(&listener{t.plain, began, t.upgrade(c, secure)})
+		}
+		return srv.Serve(&listener{ln, began, c.wrap})
+	})
+	for _, srv := range []*http.Server{srv, secure} {
+		// No connection is left that could be lost. Shutdown alone would wait for handlers.
+		err = errors.Join(err, srv.Close(), srv.Shutdown(context.Background()))
+	}
+	return err
+}
+
+// take returns what to listen on. Where there is nothing it says so.
+func (s Server) take(address string, listeners []net.Listener) ([]net.Listener, error) {
+	if len(listeners) > 0 {
+		return listeners, nil
+	}
+	listeners, err := Listeners()
+	if err == nil && len(listeners) == 0 {
+		listeners = make([]net.Listener, 1)
+		listeners[0], err = bind(address)
+	}
+	if err != nil {
+		err = fmt.Errorf("cannot serve: %w", err)
+		return nil, errors.Join(err, s.fail(err))
+	}
+	return listeners, nil
+}
+
+func bind(address string) (net.Listener, error) {
+	if address == "" {
+		return nil, errors.New("no socket was passed: give a listener, or run it under crank with -bind")
+	}
+	return net.Listen("tcp", address)
+}
+
+// live is the life of a server. serve accepts from a listener until that is closed; it calls began
+// when it begins to.
+func (s Server) live(ctx context.Context, c *conns, listeners []net.Listener, serve func(ln net.Listener, began func()) error) error {
+	ctx, drain := context.WithCancel(ctx)
+	defer drain()
+	accepting := make(chan struct{}, len(listeners))
 	results := make(chan error, len(listeners))
 	for _, ln := range listeners {
+		began := sync.OnceFunc(func() { accepting <- struct{}{} })
 		go func() {
-			err := srv.Serve(ln)
-			results <- err
-			cancel()
+			results <- serve(ln, began)
+			drain() // the others too
 		}()
 	}
+	for range listeners {
+		select {
+		case <-accepting:
+		case <-ctx.Done():
+		}
+	}
+	var errs []error
+	ready := ctx.Err() == nil
+	if ready && !s.Quiet {
+		if err := Ready(); err != nil {
+			errs = append(errs, err)
+			drain()
+		}
+	}
 	<-ctx.Done()
-	d.begun.Store(true)
+	c.draining.Store(true)
 	for _, ln := range listeners {
 		ln.Close()
 	}
-	var errs []error
 	for range listeners {
-		// When Serve has returned, all that it accepted is known to d.
+		// When serve has returned, c knows all that it accepted.
 		if err := <-results; !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
 			errs = append(errs, fmt.Errorf("cannot serve: %w", err))
 		}
 	}
-	errs = append(errs, d.finish(srv, timeout))
-	return errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil && !ready {
+		errs = append(errs, s.fail(err))
+	}
+	if !s.Quiet {
+		_ = Stopping() // one that does not hear it any more does not wait for it either
+	}
+	timeout := cmp.Or(s.Timeout, DrainTimeout)
+	c.leave(min(cmp.Or(s.Spread, DrainSpread), timeout))
+	return errors.Join(append(errs, c.wait(timeout))...)
 }
 
-// drain knows every connection that was accepted and is not closed.
-type drain struct {
-	begun   atomic.Bool
-	changed chan struct{} // capacity 1: a connection is gone
-
-	mu    sync.Mutex
-	conns map[net.Conn]http.ConnState
+func (s Server) fail(err error) error {
+	if s.Quiet {
+		return nil
+	}
+	return Failed(err.Error())
 }
 
-func (d *drain) wrap(srv *http.Server) {
-	handler, connState := srv.Handler, srv.ConnState
+// listener hands its connections on as accepted makes them.
+type listener struct {
+	net.Listener
+	began    func()
+	accepted func(net.Conn) net.Conn
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	l.began()
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.accepted(conn), nil
+}
+
+// hook makes srv tell c of its connections and requests.
+func (c *conns) hook(srv *http.Server) {
+	handler, connState, connContext, baseContext := srv.Handler, srv.ConnState, srv.ConnContext, srv.BaseContext
 	if handler == nil {
 		handler = http.DefaultServeMux
 	}
 	srv.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if d.begun.Load() {
+		p, ok := r.Context().Value(peerKey{}).(*peer)
+		if !ok { // a protocol of srv.TLSNextProto
+			handler.ServeHTTP(w, r)
+			return
+		}
+		c.enter(p)
+		defer c.exit(p)
+		conn, followed := p.conn.(*conn)
+		if followed && conn.tls != nil {
+			r.TLS = conn.tlsState
+		}
+		if c.draining.Load() && !(followed && r.ProtoMajor == 2) {
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)
 	})
 	srv.ConnState = func(conn net.Conn, state http.ConnState) {
-		d.track(conn, state)
+		c.set(conn, state)
 		if connState != nil {
-			connState(conn, state)
+			connState(accepted(conn), state)
 		}
 	}
-}
-
-func (d *drain) track(conn net.Conn, state http.ConnState) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if state != http.StateClosed && state != http.StateHijacked {
-		d.conns[conn] = state
-		return
-	}
-	delete(d.conns, conn)
-	select {
-	case d.changed <- struct{}{}:
-	default:
-	}
-}
-
-// count returns how many connections there are, and how many of them are in a request.
-func (d *drain) count() (all, active int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, state := range d.conns {
-		if state == http.StateActive {
-			active++
+	srv.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
+		p := c.add(conn, http.StateNew)
+		if connContext != nil {
+			ctx = connContext(ctx, accepted(conn))
 		}
+		return context.WithValue(ctx, peerKey{}, p)
 	}
-	return len(d.conns), active
-}
-
-// finish waits until the connections are gone or timeout has passed, and shuts srv down.
-func (d *drain) finish(srv *http.Server, timeout time.Duration) error {
-	deadline := time.NewTimer(timeout)
-	defer deadline.Stop()
-	for {
-		if all, _ := d.count(); all == 0 {
-			return srv.Shutdown(context.Background())
-		}
-		select {
-		case <-d.changed:
-		case <-deadline.C:
-			_, active := d.count()
-			if err := srv.Close(); err != nil {
-				return err
-			}
-			if active > 0 {
-				return fmt.Errorf("cannot finish %d requests in %v: they were cut short", active, timeout)
-			}
-			return nil
-		}
+	if baseContext != nil {
+		srv.BaseContext = func(ln net.Listener) context.Context { return baseContext(ln.(*listener).Listener) }
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"os"
@@ -152,9 +153,6 @@ func TestServeListenerFails(t *testing.T) {
 	if err := s.wait(t); !errors.Is(err, broken) {
 		t.Errorf("error is %v", err)
 	}
-	if err := Serve(t.Context(), &http.Server{}); err == nil {
-		t.Error("it serves no listener at all")
-	}
 }
 
 // The reason for this package: Shutdown closes a connection on which a request is being sent.
@@ -209,27 +207,56 @@ func startServer(t *testing.T, timeout time.Duration, more ...net.Listener) *ser
 		returned: make(chan error, 1),
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(s.handle)}
-	go func() { s.returned <- ServeDraining(ctx, timeout, srv, append(more, s.ln)...) }()
+	go func() { s.returned <- Server{Timeout: timeout, Spread: -1}.Serve(ctx, srv, append(more, s.ln)...) }()
 	return s
 }
 
 func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
+	case "/":
+		io.WriteString(w, "hello")
+	case "/big":
+		s.entered <- struct{}{}
+		io.WriteString(w, big)
+	case "/huge":
+		s.entered <- struct{}{}
+		io.WriteString(w, huge)
 	case "/slow":
 		s.entered <- struct{}{}
 		<-s.release
+		io.WriteString(w, "hello")
 	case "/body":
 		s.entered <- struct{}{}
 		io.Copy(w, r.Body)
+	case "/events":
+		io.WriteString(w, "event\n")
+		http.NewResponseController(w).Flush()
+		s.entered <- struct{}{}
+		<-Leaving(r.Context()).Done()
+		io.WriteString(w, "last\n")
+	case "/websocket":
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return
+		}
+		go func() { // the handler returns, the connection stays
+			defer conn.Close()
+			io.WriteString(conn, "hello\n")
+			context.AfterFunc(Leaving(r.Context()), func() { io.WriteString(conn, "goodbye\n") })
+			io.Copy(io.Discard, conn)
+		}()
 	case "/hijack":
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err == nil {
 			defer conn.Close()
 		}
 		s.entered <- struct{}{}
-		<-r.Context().Done()
+		<-Leaving(r.Context()).Done()
 	}
 }
+
+// quiet is for a server whose clients misbehave.
+func quiet(t *testing.T) *log.Logger { return log.New(t.Output(), "", 0) }
 
 func (s *server) beginDrain(t *testing.T) {
 	t.Helper()
@@ -355,9 +382,6 @@ func generation() error {
 	if err != nil {
 		return err
 	}
-	if err := Ready(); err != nil {
-		return err
-	}
 	body := []byte(os.Getenv("CHILD_TEST_BODY"))
 	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(body) })}
 	return Serve(ctx, srv, listeners...)
@@ -396,9 +420,14 @@ func (p process) waitReady(t *testing.T) {
 	t.Helper()
 	buf := make([]byte, 100)
 	p.notices.SetReadDeadline(time.Now().Add(patience))
-	n, err := p.notices.Read(buf)
-	if err != nil || string(buf[:n]) != "READY=1" {
-		t.Fatalf("generation %d says %q (%v)", p.number, buf[:n], err)
+	for {
+		n, err := p.notices.Read(buf)
+		if err != nil {
+			t.Fatalf("generation %d does not say READY=1: %v", p.number, err)
+		}
+		if string(buf[:n]) == "READY=1" { // the socket is every generation's: one before may say STOPPING=1
+			return
+		}
 	}
 }
 

@@ -129,7 +129,7 @@ func (s *server) serveHTTP(ctx context.Context) error {
 		}
 		io.WriteString(w, body)
 	})}
-	return child.ServeDraining(ctx, s.drain, srv, s.listeners...)
+	return child.Server{Timeout: s.drain, Quiet: true}.Serve(ctx, srv, s.listeners...)
 }
 
 // serveEcho sends everything back. After ctx it accepts no more, and waits for the clients to hang up.
