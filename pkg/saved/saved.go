@@ -20,6 +20,7 @@ package saved
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -247,10 +248,8 @@ func encode(rec Record) ([]byte, error) {
 }
 
 func (r Record) validate() error {
-	for _, arg := range r.Base {
-		if err := checkText("base", arg); err != nil {
-			return err
-		}
+	if err := checkTexts("base", r.Base...); err != nil {
+		return err
 	}
 	if err := checkCommand(r.Command); err != nil {
 		return err
@@ -271,29 +270,22 @@ func checkCommand(c supervisor.Command) error {
 	case c.Start < 0 || c.Stop < 0:
 		return errors.New("a time is negative")
 	}
-	for _, arg := range c.Argv {
-		if err := checkText("command", arg); err != nil {
-			return err
-		}
+	if i := slices.IndexFunc(c.Env, supervisor.NoEnvChange); i >= 0 {
+		return fmt.Errorf("env: number %d is neither K=V nor K-", i+1)
 	}
-	for _, change := range c.Env {
-		if err := checkText("env", change); err != nil {
-			return err
-		}
-		if key := supervisor.EnvKey(change); key == "" || key == change {
-			return fmt.Errorf("env: %q is neither K=V nor K-", change)
-		}
-	}
-	return checkText("cwd", c.Dir)
+	return cmp.Or(checkTexts("command", c.Argv...), checkTexts("env", c.Env...), checkTexts("cwd", c.Dir))
 }
 
-// checkText refuses what execve cannot take, and what JSON would not give back as it was.
-func checkText(field, s string) error {
-	switch {
-	case strings.ContainsRune(s, 0):
-		return fmt.Errorf("%s: %q contains a NUL", field, s)
-	case !utf8.ValidString(s):
-		return fmt.Errorf("%s: %q is not UTF-8, which JSON cannot hold", field, s)
+// checkTexts refuses what execve cannot take, and what JSON would not give back as it was. It names the place alone: the text
+// may be a secret, and the error goes to the log.
+func checkTexts(field string, texts ...string) error {
+	for i, s := range texts {
+		switch {
+		case strings.ContainsRune(s, 0):
+			return fmt.Errorf("%s: number %d contains a NUL", field, i+1)
+		case !utf8.ValidString(s):
+			return fmt.Errorf("%s: number %d is not UTF-8, which JSON cannot hold", field, i+1)
+		}
 	}
 	return nil
 }

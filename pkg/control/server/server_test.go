@@ -131,7 +131,7 @@ func TestBadInput(t *testing.T) {
 		{"empty command word", post("/v1/run", `{"command":[""]}`), 400, "command"},
 		{"zero byte", post("/v1/run", `{"command":["a\u0000b"]}`), 400, "zero byte"},
 		{"relative cwd", post("/v1/run", `{"cwd":"tmp"}`), 400, "absolute"},
-		{"own variable", post("/v1/run", `{"env":["HOME"]}`), 400, "HOME"},
+		{"own variable", post("/v1/run", `{"env":["HOME"]}`), 400, "env: number 1 is neither"},
 		{"no variable", post("/v1/run", `{"env":["=x"]}`), 400, "env"},
 		{"start", post("/v1/run", `{"start":"soon"}`), 400, "start"},
 		{"stop", post("/v1/run", `{"stop":"-1"}`), 400, "stop"},
