@@ -379,6 +379,24 @@ func TestLaunchFails(t *testing.T) {
 	}
 }
 
+// A word that is hidden is hidden in what says that it cannot be executed, too.
+func TestRedactedErrors(t *testing.T) {
+	b := newBench(t, func(c *Config) {
+		c.Redact = func(argv []string) []string { return []string{strings.ReplaceAll(argv[0], "hunter2", "***")} }
+	})
+	for _, program := range []string{"hunter2", "/no/hunter2", "/dev/null/hunter2", "/proc/self/../hunter2"} {
+		command := supervisor.Command{Argv: []string{program}}
+		_, err := b.Launch(1, command, false)
+		_, checkErr := b.Check(1, command, command.Argv, false)
+		_, probeErr := b.Probe(1, command, command.Argv, false)
+		for _, err := range []error{err, checkErr, probeErr} {
+			if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "***") {
+				t.Errorf("%s: %v", program, err)
+			}
+		}
+	}
+}
+
 // TestMembers: the generation's processes are found whatever they did to hide.
 func TestMembers(t *testing.T) {
 	b := newBench(t, nil)
