@@ -24,6 +24,7 @@ import (
 	"github.com/crankctl/crank/pkg/profile"
 	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/attack"
 )
 
 // The children are shells. What they print goes to a file; what they are to do next comes by
@@ -664,5 +665,34 @@ func TestMemoryHeadroom(t *testing.T) {
 				t.Errorf("got %d, %v", free, ok)
 			}
 		})
+	}
+}
+
+// Whoever can write to the runtime directory can put a link in the place of its directory of notify sockets, at any moment:
+// what the link points to must be neither changed nor emptied. This attacks as fast as it can.
+func TestNotifyDirIsExchanged(t *testing.T) {
+	prefix, victim := t.TempDir(), t.TempDir()
+	file := filepath.Join(victim, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(victim, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, link := filepath.Join(prefix, "web.notify"), filepath.Join(prefix, "link")
+	if err := errors.Join(os.Mkdir(dir, 0o711), os.Symlink(victim, link)); err != nil {
+		t.Fatal(err)
+	}
+	attack.Exchange(t, dir, link)
+	for range 3000 {
+		_, _ = NotifyDir(prefix, "web") // that it fails is as it should be
+		_, fileErr := os.Lstat(file)
+		info, err := os.Stat(victim)
+		if err = errors.Join(err, fileErr); err != nil {
+			t.Fatalf("crank has removed a file elsewhere: %v", err)
+		}
+		if info.Mode().Perm() != 0o700 {
+			t.Fatalf("crank has changed the mode of a directory elsewhere: %v", info.Mode())
+		}
 	}
 }

@@ -86,7 +86,18 @@ func (r *Receiver) openAddress(dir string, generation int) error {
 	if r.path, err = os.Lstat(r.address); err != nil {
 		return err
 	}
-	return os.Chmod(r.address, 0o666) // whatever the umask was
+	return openToAll(r.address)
+}
+
+// openToAll sets the mode of a socket's file, whatever the umask was. Where somebody has put something else in its place
+// meanwhile, a link or a file, that is left alone.
+func openToAll(path string) error {
+	file, err := linux.OpenSocketFile(path)
+	if err != nil {
+		return err
+	}
+	defer linux.Close(file)
+	return linux.ChmodOpened(file, 0o666)
 }
 
 // Address returns the value for NOTIFY_SOCKET: an absolute path, or "@name".

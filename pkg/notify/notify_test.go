@@ -669,3 +669,48 @@ func TestIdle(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// Whoever can write to the directory can put a link in the place of a new socket: the mode of what it points to stays. This
+// attacks as fast as it can.
+func TestLinkInThePlaceOfTheSocket(t *testing.T) {
+	dir := directory(t)
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan int, 1)
+	go func() {
+		replaced := 0
+		for {
+			select {
+			case <-done:
+				ended <- replaced
+				return
+			default:
+			}
+			names, _ := filepath.Glob(filepath.Join(dir, "notify-*"))
+			for _, name := range names {
+				if os.Symlink(victim, dir+"/link") == nil && os.Rename(dir+"/link", name) == nil {
+					replaced++
+				}
+			}
+		}
+	}()
+	for range 3000 {
+		if r, err := Open(dir, 1); err == nil {
+			r.Close()
+		}
+		os.Remove(dir + "/link")
+		left, _ := filepath.Glob(filepath.Join(dir, "notify-*"))
+		for _, name := range left {
+			os.Remove(name)
+		}
+		if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("the victim: %v, %v", info.Mode(), err)
+		}
+	}
+	close(done)
+	if <-ended == 0 {
+		t.Error("the attack has not taken place")
+	}
+}
