@@ -70,6 +70,41 @@ func TestModeDoesNotDependOnUmask(t *testing.T) {
 	}
 }
 
+// Whoever can write to the parent can put a link in the place of a directory that was just made. This attacks as fast as it can.
+func TestMadeAndExchanged(t *testing.T) {
+	parent, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(parent, "crank")
+	done, ended := make(chan struct{}), make(chan int, 1)
+	go func() {
+		replaced := 0
+		for {
+			select {
+			case <-done:
+				ended <- replaced
+				return
+			default:
+				if os.Remove(path) == nil && os.Symlink(victim, path) == nil {
+					replaced++
+				}
+			}
+		}
+	}()
+	for range 3000 {
+		_ = (place{path: path}).use()
+		os.Remove(path)
+		if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("the victim: %v, %v", info.Mode(), err)
+		}
+	}
+	close(done)
+	if <-ended == 0 {
+		t.Error("the attack has not taken place")
+	}
+}
+
 func TestPrivate(t *testing.T) {
 	for name, test := range map[string]struct {
 		prepare func(path string) error
