@@ -239,7 +239,7 @@ func (ch *child) onNotice(from notify.Sender, m notify.Message) {
 	why := ch.l.strange(ch.generation, from)
 	ch.l.cfg.Observe(m.Keys, why != "")
 	if why != "" {
-		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "cause", why)
+		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "uid", from.UID, "cause", why)
 		return
 	}
 	if m.Ready {

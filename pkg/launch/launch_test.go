@@ -514,8 +514,28 @@ func TestSenders(t *testing.T) {
 		{"crank itself", 1, os.Getpid(), true},
 		{"another pid namespace", 1, 0, true},
 	} {
-		if why := b.strange(c.generation, notify.Sender{PID: c.pid}); (why != "") != c.refused {
+		if why := b.strange(c.generation, notify.Sender{PID: c.pid, UID: os.Geteuid()}); (why != "") != c.refused {
 			t.Errorf("%s: %q", c.name, why)
+		}
+	}
+
+	// Everybody can find an abstract address: who is not known to be of the generation must be of crank's own user, or root.
+	const other = 12345
+	for _, c := range []struct {
+		name    string
+		from    notify.Sender
+		refused bool
+	}{
+		{"the main process", notify.Sender{PID: one.PID(), UID: other, Abstract: true}, false},
+		{"a helper of it", notify.Sender{PID: helper, UID: other, Abstract: true}, false},
+		{"dead already", notify.Sender{PID: dead.PID(), UID: other, Abstract: true}, true},
+		{"dead already, by the secret path", notify.Sender{PID: dead.PID(), UID: other}, false},
+		{"dead already, of crank's own user", notify.Sender{PID: dead.PID(), UID: os.Geteuid(), Abstract: true}, false},
+		{"dead already, root's", notify.Sender{PID: dead.PID(), UID: 0, Abstract: true}, false},
+		{"nobody's", notify.Sender{PID: os.Getppid(), UID: other, Abstract: true}, true},
+	} {
+		if why := b.strange(1, c.from); (why != "") != c.refused {
+			t.Errorf("%s, by an abstract address: %q", c.name, why)
 		}
 	}
 }
