@@ -89,10 +89,8 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unixConn, ok := conn.(*net.UnixConn); ok {
-		if err := checkServer(unixConn, c.address); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
+	if err := checkServer(conn, c.address); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
