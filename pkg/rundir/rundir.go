@@ -29,10 +29,13 @@ func places() []place {
 }
 
 // Candidates returns the directories that may be the runtime directory of a crank of this user, in
-// the order in which crank tries them. Not all of them exist.
+// the order in which crank tries them. Not all of them exist. One that somebody else has put in the place of a private one is none.
 func Candidates() []string {
 	var paths []string
 	for _, p := range places() {
+		if err := p.checkOwn(); p.private && err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		paths = append(paths, p.path)
 	}
 	return paths

@@ -193,3 +193,28 @@ func TestCandidates(t *testing.T) {
 		t.Errorf("a relative XDG_RUNTIME_DIR is used: %q", got)
 	}
 }
+
+// crankctl must not look for crank in a directory of /dev/shm that somebody else has made under the name that crank's would have.
+func TestCandidatesOfAnother(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("only root can make a directory for somebody else")
+	}
+	all := Candidates()
+	shm := all[len(all)-1]
+	if _, err := os.Lstat(shm); err == nil {
+		t.Skipf("NOT TESTED: %s is in use", shm)
+	}
+	if err := os.Mkdir(shm, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(shm)
+	if got := Candidates(); !slices.Contains(got, shm) {
+		t.Errorf("%q: one's own is left out", got)
+	}
+	if err := os.Chown(shm, 12345, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := Candidates(); slices.Contains(got, shm) {
+		t.Errorf("%q", got)
+	}
+}
