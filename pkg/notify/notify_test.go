@@ -696,7 +696,7 @@ func TestLinkInThePlaceOfTheSocket(t *testing.T) {
 			}
 		}
 	}()
-	for range 3000 {
+	for range 1000 {
 		if r, err := Open(dir, 1); err == nil {
 			r.Close()
 		}

@@ -65,7 +65,7 @@ type Record struct {
 // Load reads the file at path.
 //
 // The error matches fs.ErrNotExist where there is no file, [ErrUnsafe] where it is a symlink or
-// not a regular file, belongs to neither the effective user nor root or can be written by group or
+// not a regular file, belongs to neither the effective user nor root, has a second name (a hard link) or can be written by group or
 // others, and [ErrCorrupt] where its content is not understood. Load never changes anything, and
 // does not wait for the other end of a fifo.
 func Load(path string) (Record, error) {
@@ -117,12 +117,15 @@ func checkSafe(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	owner := int(fi.Sys().(*syscall.Stat_t).Uid)
+	stat := fi.Sys().(*syscall.Stat_t)
+	owner := int(stat.Uid)
 	switch {
 	case !fi.Mode().IsRegular():
 		return fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, f.Name())
 	case owner != 0 && owner != os.Geteuid():
 		return fmt.Errorf("%w: %s belongs to uid %d, not to %d or 0: chown or remove it", ErrUnsafe, f.Name(), owner, os.Geteuid())
+	case stat.Nlink > 1: // link(2) needs no right to the file, where fs.protected_hardlinks is 0
+		return fmt.Errorf("%w: %s has another name, and may be a link to a file that was written for something else: remove it", ErrUnsafe, f.Name())
 	case fi.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%w: %s can be written by group or others (%v): chmod or remove it", ErrUnsafe, f.Name(), fi.Mode().Perm())
 	}
