@@ -25,6 +25,7 @@ import (
 	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
 	"github.com/crankctl/crank/test/attack"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // The children are shells. What they print goes to a file; what they are to do next comes by
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	if err := errors.Join(linux.CloseOnExecFrom(3), linux.SetSubreaper()); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 const patience = time.Minute

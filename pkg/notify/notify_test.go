@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long a test waits for what must happen.
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // directory is a 0711 directory that other users can reach.

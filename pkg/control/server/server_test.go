@@ -24,7 +24,10 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // patience is for what must happen; nothing waits that long when it does.
 const patience = 20 * time.Second
@@ -353,15 +356,16 @@ func TestClientChecksWhoListens(t *testing.T) {
 		got := make(chan int, 10)
 		var l net.Listener
 		listen := func() {
-			var err error
-			if l, err = net.Listen("tcp", address); err != nil {
+			listener, err := net.Listen("tcp", address)
+			if err != nil {
 				t.Error(err)
 				return
 			}
-			t.Cleanup(func() { l.Close() })
+			l = listener
+			t.Cleanup(func() { listener.Close() })
 			go func() {
 				for {
-					conn, err := l.Accept()
+					conn, err := listener.Accept()
 					if err != nil {
 						return
 					}
@@ -395,7 +399,6 @@ func TestClientChecksWhoListens(t *testing.T) {
 		if n := <-got; n != 0 {
 			t.Errorf("%s: a stranger was sent %d bytes", address, n)
 		}
-		l.Close()
 	}
 }
 
