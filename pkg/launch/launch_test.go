@@ -612,6 +612,7 @@ func TestTail(t *testing.T) {
 		t.Errorf("got %+v", tail)
 	}
 	ch.Close()
+	<-ch.streams.Done() // the tail may be there before it is passed on
 	w.Close()
 	if copied, err := io.ReadAll(r); err != nil || string(copied) != "one\ntwo\n" {
 		t.Errorf("crank's own stderr got %q, %v", copied, err)
