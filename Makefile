@@ -105,7 +105,7 @@ FUZZ ?= 20000x
 fuzz:
 	@$(GO) list ./... | while read -r pkg; do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) $$pkg || exit 1; \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) -fuzzminimizetime 1000x $$pkg || exit 1; \
 		done; \
 	done
 
