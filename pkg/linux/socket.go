@@ -188,8 +188,12 @@ func ChownOpened(fd, uid, gid int) error {
 	return os.NewSyscallError("fchownat", err)
 }
 
-// ChmodOpened changes the mode of what OpenSocketFile opened. It needs /proc: fchmod refuses such a
-// descriptor, and fchmodat2 came only with Linux 6.6.
+// ChmodOpened changes the mode of what OpenSocketFile opened. fchmod refuses such a descriptor; fchmodat2 takes it, since Linux
+// 6.6 and where a seccomp profile knows it. Otherwise it needs /proc.
 func ChmodOpened(fd int, mode fs.FileMode) error {
+	err := retry(func() error { return unix.Fchmodat(fd, "", uint32(mode.Perm()), unix.AT_EMPTY_PATH) })
+	if err == nil {
+		return nil
+	}
 	return os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode.Perm())
 }

@@ -52,8 +52,8 @@ func readTrace(name string, execs int) (trace, error) {
 	for line := range strings.Lines(string(content)) {
 		line = strings.TrimSpace(line)
 		m := callLine.FindStringSubmatch(line)
-		if m == nil || strings.HasPrefix(m[1], "syscall_0x") {
-			continue // a signal, an end, and what strace could not read
+		if m == nil {
+			continue // a signal, an end
 		}
 		t.calls = append(t.calls, m[1])
 		if m := madeChild.FindStringSubmatch(line); m != nil {
@@ -91,5 +91,26 @@ func recordedBelow(dir string) (map[string]bool, error) {
 			return nil, err
 		}
 	}
-	return seen, nil
+	return seen, named(seen)
+}
+
+// named gives calls that are newer than strace their names, and drops what is none.
+func named(seen map[string]bool) error {
+	numbers, err := numbers()
+	if err != nil {
+		return err
+	}
+	for call := range seen {
+		var number uint64
+		if _, err := fmt.Sscanf(call, "syscall_0x%x", &number); err != nil {
+			continue
+		}
+		delete(seen, call)
+		for name, n := range numbers {
+			if uint64(n) == number {
+				seen[name] = true
+			}
+		}
+	}
+	return nil
 }

@@ -79,7 +79,7 @@ clone(child_stack=NULL, flags=CLONE_PIDFD|SIGCHLD, parent_tid=[9]) = 9
 futex(0x1, FUTEX_WAIT_PRIVATE, 0, NULL) = 0
 +++ exited with 0 +++
 `,
-		"x.7.8": "openat(AT_FDCWD, \"/etc\", O_RDONLY) = 3\n",
+		"x.7.8": "openat(AT_FDCWD, \"/etc\", O_RDONLY) = 3\nsyscall_0x1c4(0xb, 0x7, 0x1b6, 0x1000, 0, 0) = 0\nsyscall_0xfffffffffffffffc(0) = -1\n",
 		"x.7.9": "setpgid(0, 0) = 0\nexecve(\"/no\", 0x1, 0x2) = -1 ENOENT (No such file or directory)\nexecve(\"/app\", 0x1, 0x2) = 0\nptrace(PTRACE_TRACEME) = 0\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
@@ -87,7 +87,7 @@ futex(0x1, FUTEX_WAIT_PRIVATE, 0, NULL) = 0
 		}
 	}
 	seen, err := recordedBelow(dir)
-	if want := []string{"clone", "execve", "futex", "openat", "setpgid"}; err != nil || !slices.Equal(slices.Sorted(maps.Keys(seen)), want) {
+	if want := []string{"clone", "execve", "fchmodat2", "futex", "openat", "setpgid"}; err != nil || !slices.Equal(slices.Sorted(maps.Keys(seen)), want) {
 		t.Errorf("got %v, %v, want %v", seen, err, want)
 	}
 }
