@@ -16,7 +16,7 @@ import (
 )
 
 // escapes would set the title of a terminal, move its cursor, and turn the direction of writing.
-const escapes = "\x1b]0;owned\a\x1b[2J\r\u009b1m\u202e\n"
+const escapes = "\x1b]0;owned\a\x1b[2J\r\u009b1m\u202e\U000e0001\n"
 
 // hostile returns a T of which every text holds escapes, and every list one element.
 func hostile[T any]() T {
@@ -106,6 +106,7 @@ func TestHostileServer(t *testing.T) {
 		for _, line := range []string{
 			"info", "status", "ps", "ps -o wide", "ready", "kill -ready", "kill -wait -ready", "abort", "run -wait app", "run app", "reload",
 			"rollback", "wait -ready", "wait -idle", "events", "events -o wide", "check", "-name web* ps", "-name web* status",
+			"info -o json", "status -o json", "ps -o json", "run -wait -o json app", "events -o json", "kill -ready -o json",
 		} {
 			got := call(nil, strings.Fields(line)...)
 			for _, text := range []string{got.stdout, got.stderr} {
@@ -117,5 +118,21 @@ func TestHostileServer(t *testing.T) {
 				t.Errorf("crankctl %s prints nothing", line)
 			}
 		}
+	}
+}
+
+func TestEscaped(t *testing.T) {
+	in := map[string]string{"a\u009b\u202e\U000e0001": "é \u00a0 <&> \x7f \x00"}
+	content, err := json.Marshal(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := escaped(string(content))
+	var out map[string]string
+	if err := json.Unmarshal([]byte(text), &out); err != nil || !reflect.DeepEqual(in, out) {
+		t.Errorf("%s: %q, %v", text, out, err)
+	}
+	if clean(text) != text || !strings.Contains(text, "é") {
+		t.Errorf("%q", text)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/crankctl/crank/pkg/control"
 )
@@ -37,9 +38,29 @@ func (s *session) json(v any) (done bool, err error) {
 	if s.global.output != "json" {
 		return false, nil
 	}
-	encoder := json.NewEncoder(s.stdout)
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
-	return true, encoder.Encode(v)
+	if err := encoder.Encode(v); err != nil {
+		return true, err
+	}
+	_, err = io.WriteString(s.stdout, escaped(text.String()))
+	return true, err
+}
+
+// escaped makes JSON harmless for a terminal, and means the same: the encoder escapes the control characters below 0x20 alone.
+func escaped(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r < 0x7f || unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // say prints a sentence about what was done.
