@@ -39,6 +39,7 @@ test:
 	@for server in nginx gunicorn puma php-fpm8.2 haproxy node; do \
 		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
 	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes"
+	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
 	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done
@@ -46,6 +47,16 @@ test:
 ## servers: swap every real server that is installed under load, not only those that test has
 servers:
 	$(GO) test -count=1 -timeout 30m -v ./test/servers -all
+
+## apps: swap the apps of docs/apps.md 20 times each, beside the usual ways
+apps:
+	$(GO) test -count=1 -timeout 30m -v ./test/apps -all
+
+## bench: crank beside its peers, as ratios from one run, in ten minutes (BENCH_FLAGS=-quick, -only start,swap, -markdown FILE)
+# The peers, from Debian: tini dumb-init catatonit s6 runit supervisor libserver-starter-perl starlet gunicorn nginx-light haproxy systemd
+BENCH_FLAGS ?=
+bench:
+	@$(GO) run ./test/bench $(BENCH_FLAGS)
 
 ## e2e: the image in a Docker engine (needs a docker client and an engine that answers)
 e2e:
@@ -113,4 +124,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test servers e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers apps bench e2e e2e-k8s image vet lint golden fuzz clean

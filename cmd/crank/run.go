@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -63,7 +64,6 @@ func run(args []string) int {
 		}
 		return 0
 	}
-	steerRuntime()
 	c := &crank{cfg: cfg, nested: nested}
 	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
 	defer writer.Close(farewell)
@@ -111,6 +111,7 @@ type crank struct {
 	http     *health.Listener // nil: no -http
 	metrics  *metrics.Metrics // nil: no -http
 	dropped  func() int64     // how many lines the log has lost
+	stops    []func()         // end what serve has begun
 	parent   sync.WaitGroup   // what tells the service manager
 }
 
@@ -263,22 +264,37 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	if c.target != nil {
 		options.Prober = probe.New(*c.target, time.Duration(c.cfg.ReadyTimeout), launcher)
 	}
+	// What the app needs not wait for.
+	options.Begun = func() {
+		go func() { // ends by itself
+			in.ListenAll()
+			steerRuntime()
+		}()
+		c.serve()
+	}
+	defer func() {
+		for _, stop := range slices.Backward(c.stops) {
+			stop()
+		}
+	}()
 	c.sup = supervisor.New(c.supervisorConfig(), options)
-	if c.listener != nil {
-		stop := c.serveControl()
-		defer stop()
-	}
-	if c.http != nil {
-		stop := c.serveHTTP()
-		defer stop()
-	}
-	if c.cfg.NotifyParent {
-		c.followParent()
-	}
 	code = c.sup.Run(first)
 	reason, tail := c.sup.Ending()
 	writeTerminationLog(c.cfg.TerminationLog, c.cfg.Name, reason, tail)
 	return code, nil
+}
+
+// serve answers crankctl, probes and scrapes, and tells the service manager above.
+func (c *crank) serve() {
+	if c.listener != nil {
+		c.stops = append(c.stops, c.serveControl())
+	}
+	if c.http != nil {
+		c.stops = append(c.stops, c.serveHTTP())
+	}
+	if c.cfg.NotifyParent {
+		c.followParent()
+	}
 }
 
 // followParent tells the service manager above. One that is not there is no reason not to start.

@@ -124,6 +124,9 @@ func defaults() Config {
 }
 
 func (c *Config) loadEnvironment() error {
+	if !slices.ContainsFunc(settings, func(s Setting) bool { return s.Var != "" && os.Getenv(s.Var) != "" }) {
+		return nil // envconfig takes as long for nothing as for all
+	}
 	err := envconfig.Process(prefix, c)
 	if parseErr, ok := errors.AsType[*envconfig.ParseError](err); ok {
 		err = invalid(parseErr.Value, parseErr.KeyName, parseErr.Err)

@@ -53,6 +53,7 @@ type Launcher struct {
 	nowhere        *output.Destination // of what probes write
 	null           *os.File
 	oomScore       string
+	saidDead       bool // that a socket cannot be revived
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -270,6 +271,19 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	}
 	l.alone = none
 	return exits, none
+}
+
+// Tend implements supervisor.Launcher.
+func (l *Launcher) Tend() {
+	revived, err := l.sockets.Revive()
+	if err != nil && !l.saidDead { // it is tried again at each tick
+		l.cfg.Log.Error(err, "a socket does not listen any more: connections are refused")
+	}
+	l.saidDead = err != nil
+	for _, s := range revived {
+		l.cfg.Log.Info("warning: the app has ended a socket for everybody with shutdown(2), and connections were refused: "+
+			"it listens again; have the app close its copy instead", "socket", s.Name(), "bound", s.Bound())
+	}
 }
 
 // lastWords is how long the end of a generation is held back at most.

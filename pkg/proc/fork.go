@@ -69,6 +69,7 @@ type child struct {
 	setNofile bool
 	ignore    [2]bool // HUP and INT, as crank was started
 	action    [8]uintptr
+	byDefault [8]uintptr
 	report    report
 	sigttou   uint64
 	oldmask   uint64
@@ -215,6 +216,10 @@ func (c *child) run() {
 	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETPGID, 0, 0, 0); errno != 0 {
 		c.fail(stepGroup, errno)
+	}
+	// What crank ignores would be ignored by the app as well; what it handles, the runtime has reset (clearSignalHandlers).
+	for n := uintptr(1); n <= 64; n++ {
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&c.byDefault)), 0, 8, 0, 0)
 	}
 	for i, ignored := range c.ignore {
 		if ignored { // HUP is 1, INT is 2

@@ -1,16 +1,20 @@
 // Package signals receives the signals that are sent to crank.
 //
-// os/signal drops a signal when its channel is full. Here each signal is pending at most once, as
-// for the kernel (signal(7), "Standard signals do not queue"), and no flood of one signal displaces another.
+// It asks the Go runtime for them itself, as os/signal does, and nothing else in crank may use os/signal: the runtime has
+// one receiver. There are two reasons. os/signal drops a signal when its channel is full, while the runtime keeps
+// each signal pending until it is taken, at most once, as the kernel does (signal(7), "Standard signals do not queue"). And
+// to ask for all of them takes some 2 ms (see pkg/origin), which are not the app's to wait for.
 package signals
 
 import (
-	"os"
-	"os/signal"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	_ "unsafe" // for go:linkname
 
-	_ "github.com/crankctl/crank/pkg/origin" // holds what comes before Listen
+	"github.com/crankctl/crank/pkg/origin" // keeps those that matter most from the first moment on
 )
 
 // The last signal, SIGRTMAX, and the first that the Go runtime leaves to programs: 32 and 33 are
@@ -20,61 +24,56 @@ const (
 	firstRealTime = 35
 )
 
-// own are crank's: CHLD has a channel of its own, PIPE comes of a closed stdout, URG is how Go
-// preempts goroutines (https://go.dev/issue/37942), and PROF never reaches os/signal: the runtime
-// takes it for its profiler (runtime/signal_unix.go, sighandler).
-var own = map[syscall.Signal]bool{syscall.SIGCHLD: true, syscall.SIGPIPE: true, syscall.SIGURG: true, syscall.SIGPROF: true}
+// own are not passed on. CHLD has a channel of its own; KILL and STOP cannot be caught; URG is how Go preempts goroutines
+// (https://go.dev/issue/37942); PROF never reaches a program: the runtime takes it for its profiler
+// (runtime/signal_unix.go, sighandler). PIPE stays ignored, as pkg/origin has left it, so that a stdout that was closed does not
+// end crank; pkg/proc gives the app its default action back.
+var own = []syscall.Signal{syscall.SIGCHLD, syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGURG, syscall.SIGPROF, syscall.SIGPIPE}
 
-// control are those that crank acts upon. They have a channel of their own, so that no flood of
-// others displaces a TERM or HUP.
-var control = []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGHUP}
-
-// children are those about children, and PIPE, which is received to be thrown away.
-var children = []os.Signal{syscall.SIGCHLD, syscall.SIGPIPE}
-
-// others returns every signal that can be received besides.
-func others() []os.Signal {
-	var all []os.Signal
+// passed returns every signal that is passed on.
+func passed() (all []syscall.Signal) {
 	for n := syscall.Signal(1); n <= last; n++ {
-		uncatchable := n == syscall.SIGKILL || n == syscall.SIGSTOP
-		if !own[n] && !uncatchable && !slices.Contains(control, os.Signal(n)) && (n < 32 || n >= firstRealTime) {
+		if !slices.Contains(own, n) && (n < 32 || n >= firstRealTime) {
 			all = append(all, n)
 		}
 	}
 	return all
 }
 
-// Inbox holds the signals that came.
+// Inbox hands out the signals that came.
 type Inbox struct {
 	signals  chan syscall.Signal
 	children chan struct{}
-	raw      [3]chan os.Signal
+	received chan syscall.Signal // from receive to pump
 	quit     chan struct{}
 	ended    chan struct{}
 }
 
-// Listen starts to receive, beginning with what has come since the program's start. It is to be the
-// first use of os/signal. rewrite is applied at once; what it maps to 0 is dropped. The caller Closes it.
+// Listen starts to receive CHLD and origin.Kept, beginning with what has come since the program's start. The others are
+// ignored until ListenAll. rewrite is applied at once; what it maps to 0 is dropped. There is one Inbox at a time: the
+// caller Closes it before the next one.
 func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
 	in := &Inbox{
-		signals: make(chan syscall.Signal), children: make(chan struct{}, 1),
+		signals: make(chan syscall.Signal), children: make(chan struct{}, 1), received: make(chan syscall.Signal),
 		quit: make(chan struct{}), ended: make(chan struct{}),
 	}
-	for i := range in.raw {
-		in.raw[i] = make(chan os.Signal, last)
-	}
-	// The first call of Notify begins to hand out what pkg/origin held: it has to be for all signals.
-	// What comes until the last call may be in two channels, so pump merges them before it begins.
-	boot := make(chan os.Signal, 2*last)
-	signal.Notify(boot, slices.Concat(children, control, others())...)
-	// PIPE is received and thrown away: unlike an ignored one it is not ignored in the app too, and
-	// unlike a default one it does not end crank when stdout is closed.
-	signal.Notify(in.raw[0], children...)
-	signal.Notify(in.raw[1], control...)
-	signal.Notify(in.raw[2], others()...)
-	signal.Stop(boot)
-	go in.pump(rewrite, boot)
+	origin.WaitForSignals()
+	enabling.Lock()
+	signalEnable(uint32(syscall.SIGCHLD))
+	enabling.Unlock()
+	go in.pump(rewrite)
+	inbox.Store(in)
+	startReceiving()
 	return in
+}
+
+// ListenAll starts to receive all the others as well. It returns once it has.
+func (in *Inbox) ListenAll() {
+	enabling.Lock()
+	defer enabling.Unlock()
+	for _, sig := range passed() {
+		signalEnable(uint32(sig))
+	}
 }
 
 // Signals delivers all but crank's own.
@@ -92,28 +91,47 @@ func (in *Inbox) Wake() {
 	}
 }
 
-// Close stops receiving: signals have their default action again.
+// Close stops delivering. Signals that come after it are thrown away until the next Listen.
 func (in *Inbox) Close() {
-	for _, c := range in.raw {
-		signal.Stop(c)
-	}
+	inbox.CompareAndSwap(in, nil)
 	close(in.quit)
 	<-in.ended
 }
 
+// inbox gets what is received; nil: it is thrown away.
+var inbox atomic.Pointer[Inbox]
+
+var startReceiving = sync.OnceFunc(func() { go receive() })
+
+// receive takes one signal after the other from the runtime, and ends with the program.
+func receive() {
+	for {
+		sig := syscall.Signal(signalReceive())
+		in := inbox.Load()
+		switch {
+		case in == nil:
+		case sig == syscall.SIGCHLD:
+			in.Wake()
+		default:
+			select {
+			case in.received <- sig:
+			case <-in.quit:
+			}
+		}
+		// Whoever has been handed the signal is to run next on this thread. To wait for another one would give that up
+		// to a thread that has to be woken first: a third of a signal's way to the app.
+		runtime.Gosched()
+	}
+}
+
 // queue holds each signal at most once, in the order in which they came.
 type queue struct {
-	rewrite map[syscall.Signal]syscall.Signal
 	pending [last + 1]bool
 	order   []syscall.Signal
 }
 
-func (q *queue) push(s os.Signal) {
-	sig := s.(syscall.Signal)
-	if out, ok := q.rewrite[sig]; ok {
-		sig = out
-	}
-	if sig != 0 && !q.pending[sig] {
+func (q *queue) push(sig syscall.Signal) {
+	if !q.pending[sig] {
 		q.pending[sig] = true
 		q.order = append(q.order, sig)
 	}
@@ -125,10 +143,9 @@ func (q *queue) pop() {
 }
 
 // pump takes signals as fast as they come and hands them out as fast as they are taken.
-func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal, boot chan os.Signal) {
+func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal) {
 	defer close(in.ended)
-	q := &queue{rewrite: rewrite}
-	in.merge(q, boot)
+	var q queue
 	for {
 		var out chan syscall.Signal
 		var next syscall.Signal
@@ -136,12 +153,13 @@ func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal, boot chan os.Si
 			out, next = in.signals, q.order[0]
 		}
 		select {
-		case sig := <-in.raw[0]:
-			in.onChild(sig)
-		case sig := <-in.raw[1]:
-			q.push(sig)
-		case sig := <-in.raw[2]:
-			q.push(sig)
+		case sig := <-in.received:
+			if to, ok := rewrite[sig]; ok {
+				sig = to
+			}
+			if sig != 0 {
+				q.push(sig)
+			}
 		case out <- next:
 			q.pop()
 		case <-in.quit:
@@ -150,28 +168,13 @@ func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal, boot chan os.Si
 	}
 }
 
-// merge takes what came during Listen, each signal once.
-func (in *Inbox) merge(q *queue, boot chan os.Signal) {
-	for {
-		select {
-		case sig := <-boot:
-			if slices.Contains(children, sig) {
-				in.onChild(sig)
-			} else {
-				q.push(sig)
-			}
-		case sig := <-in.raw[1]:
-			q.push(sig)
-		case sig := <-in.raw[2]:
-			q.push(sig)
-		default:
-			return
-		}
-	}
-}
+// enabling is held while signals are asked for: the runtime wants one at a time.
+var enabling sync.Mutex
 
-func (in *Inbox) onChild(sig os.Signal) {
-	if sig == syscall.SIGCHLD {
-		in.Wake()
-	}
-}
+// What the runtime has for os/signal (runtime/sigqueue.go).
+
+//go:linkname signalEnable os/signal.signal_enable
+func signalEnable(n uint32)
+
+//go:linkname signalReceive os/signal.signal_recv
+func signalReceive() uint32

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -152,6 +154,58 @@ func (set *Set) Relisten() error {
 	return errors.Join(errs...)
 }
 
+// Revive has the TCP sockets listen again that an app has ended for everybody by a shutdown(2), and returns them. What waited in
+// their queues is lost, and whoever came meanwhile was refused. An app that closes its copy of a socket does not do this.
+// A unix socket cannot be revived: the kernel keeps refusing.
+func (set *Set) Revive() (revived []*Socket, err error) {
+	var errs []error
+	for _, s := range set.sockets {
+		dead, err := s.revive()
+		errs = append(errs, err)
+		if dead {
+			revived = append(revived, s)
+		}
+	}
+	return revived, errors.Join(errs...)
+}
+
+// revive reports whether the socket had ended, and listens now.
+func (s *Socket) revive() (bool, error) {
+	if s.backlog == 0 || !strings.HasPrefix(s.bound.Network, "tcp") {
+		return false, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fd < 0 {
+		return false, nil
+	}
+	listens, err := linux.Option(s.fd, linux.AcceptConn)
+	if err != nil || listens != 0 {
+		return false, err
+	}
+	if err := s.listenAgain(); err != nil {
+		return false, fmt.Errorf("%w: the app has shut it down", err)
+	}
+	return true, nil
+}
+
+// listenAgain listens where the socket has been from the beginning. A shutdown(2) gives up a port that the kernel had
+// chosen (tcp_disconnect; getsockname(2) still shows it), and listen(2) alone would then choose another.
+func (s *Socket) listenAgain() error {
+	var err error
+	if slices.Contains(tcpNetworks, s.bound.Network) {
+		host, _ := netip.ParseAddr(s.bound.Host) // getsockname(2) has said it
+		err = linux.BindInet(s.fd, netip.AddrPortFrom(host, uint16(s.bound.Port)))
+	}
+	if err == nil || errors.Is(err, syscall.EINVAL) { // it has its port still
+		err = linux.Listen(s.fd, s.backlog)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot listen again on %s: %w", s.address, err)
+	}
+	return nil
+}
+
 // Close closes the sockets, and unlinks the paths that are still theirs. The connections that wait
 // in a queue are reset only if no other process has the socket. Further calls do nothing.
 func (set *Set) Close() error {
@@ -204,10 +258,7 @@ func (s *Socket) Relisten(always bool) error {
 			return nil
 		}
 	}
-	if err := linux.Listen(s.fd, s.backlog); err != nil {
-		return fmt.Errorf("cannot listen again on %s: %w", s.address, err)
-	}
-	return nil
+	return s.listenAgain()
 }
 
 // Queue returns how many connections wait to be accepted, and how many may (the kernel takes one

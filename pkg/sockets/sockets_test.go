@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -341,6 +342,49 @@ func TestBindErrorsSayWhatToDo(t *testing.T) {
 				t.Errorf("%v\ndoes not say %q about %s", err, test.want, uri)
 			}
 		})
+	}
+}
+
+// TestRevive: one copy of a socket was shut down, which is the end of all; the next client is served all the same.
+func TestRevive(t *testing.T) {
+	dir := shortDir(t)
+	set := bindAll(t, "127.0.0.1:0", "[::1]:0?backlog=10", dir+"/a", "udp://127.0.0.1:0", fmt.Sprintf("fd://%d", listener(t)))
+	if revived, err := set.Revive(); len(revived) > 0 || err != nil {
+		t.Errorf("all of them listen, but %v, %v", revived, err)
+	}
+	for _, s := range set.Sockets() {
+		other, err := syscall.Dup(s.FD())
+		if err != nil {
+			t.Fatal(err)
+		}
+		syscall.Shutdown(other, syscall.SHUT_RD)
+		syscall.Close(other)
+	}
+	tcp := set.Sockets()[:2]
+	for _, s := range tcp {
+		if _, err := net.Dial("tcp", strings.TrimPrefix(s.Bound()[4:], "://")); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("before: %v", err)
+		}
+	}
+	if revived, err := set.Revive(); !slices.Equal(revived, tcp) || err != nil {
+		t.Errorf("revived %v, %v", revived, err)
+	}
+	for _, s := range tcp {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(s.Bound()[4:], "://"))
+		if err != nil {
+			t.Errorf("after: %v", err)
+			continue
+		}
+		conn.Close()
+	}
+	if _, limit, err := tcp[1].Queue(); limit != 10 || err != nil {
+		t.Errorf("the limit is %d, %v", limit, err)
+	}
+	if err := set.Close(); err != nil {
+		t.Error(err)
+	}
+	if revived, err := set.Revive(); len(revived) > 0 || err != nil {
+		t.Errorf("after Close: %v, %v", revived, err)
 	}
 }
 

@@ -23,6 +23,8 @@ type Launcher interface {
 	// Reap takes the status of every process that has ended. none: there are no children left. It is called after a
 	// SIGCHLD, and at each tick.
 	Reap() (exits []proc.Exit, none bool)
+	// Tend is called at each tick unless crank is stopping: it sees to what the app may have done to what all share.
+	Tend()
 	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
 	// and counts them.
 	Strays(sig syscall.Signal) int
@@ -112,6 +114,9 @@ type Options struct {
 	Room     func() error // why a second generation does not fit into memory; may be nil
 	HungUp   func() bool  // whether a SIGHUP means that the controlling terminal is gone; may be nil
 	Observer Observer     // may be nil
+	// Begun is called once, when the first command has been started, or there was none: for what is not to hold that up.
+	// It may be nil.
+	Begun func()
 }
 
 const (
@@ -142,6 +147,7 @@ type Supervisor struct {
 	hungUp   func() bool
 	room     func() error
 	observer Observer
+	begun    func()
 	prober   Prober
 
 	status  atomic.Pointer[Status]
@@ -198,7 +204,7 @@ type Counters struct {
 func New(cfg Config, o Options) *Supervisor {
 	s := &Supervisor{
 		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
-		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, fallback: o.Fallback, previous: o.Previous,
+		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, begun: o.Begun, fallback: o.Fallback, previous: o.Previous,
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
 		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed),
@@ -225,6 +231,9 @@ func (s *Supervisor) Run(first Command) int {
 		s.cmd = first
 		s.begin(first, &swap{trigger: TriggerStart})
 	}
+	if s.begun != nil {
+		s.begun()
+	}
 	for {
 		s.advance()
 		s.flush()
@@ -244,7 +253,7 @@ func (s *Supervisor) Run(first Command) int {
 func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 	select {
 	case <-ticks:
-		return s.onChildren // a main process that has another parent ends without a SIGCHLD
+		return s.onTicked
 	case <-deadlines:
 		return func() { s.expire(time.Now()) }
 	case sig := <-s.signals:
@@ -263,6 +272,14 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 		return func() { s.onReport(r) }
 	case r := <-s.results:
 		return func() { s.onProbed(r) }
+	}
+}
+
+// onTicked is for what nobody tells: a main process that has another parent ends without a SIGCHLD.
+func (s *Supervisor) onTicked() {
+	s.onChildren()
+	if s.shutdown == nil {
+		s.launcher.Tend()
 	}
 }
 

@@ -505,6 +505,8 @@ func (k *kernel) Reap() ([]proc.Exit, bool) {
 	return exits, false
 }
 
+func (k *kernel) Tend() {}
+
 func (k *kernel) Strays(sig syscall.Signal) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()

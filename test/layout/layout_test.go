@@ -19,6 +19,7 @@ var homes = map[string]string{
 	"github.com/kelseyhightower/envconfig": "pkg/config",
 	"log/slog":                             "pkg/logging",
 	"os/exec":                              "", // nobody: pkg/proc forks
+	"os/signal":                            "", // nobody: the runtime has one receiver, and that is pkg/signals
 	"github.com/prometheus/client_golang":  "pkg/metrics",
 	"net/http/pprof":                       "",
 }

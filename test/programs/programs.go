@@ -32,16 +32,19 @@ const traceVariable = "CRANK_TEST_STRACE"
 
 const module = "github.com/crankctl/crank"
 
-// Build builds crank, crankctl (and crankx, a link to it) and the app under test into dir, static
-// and without the race detector, as they are shipped.
-func Build(dir string) error {
+// Build builds crank, crankctl (and crankx, a link to it), the app under test, and more (paths inside the module) into dir,
+// static and without the race detector, as they are shipped.
+func Build(dir string, more ...string) error {
 	// From crank's own directory: the test may be in a module of its own.
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
 	if err != nil {
 		return fmt.Errorf("go list: %w", err)
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+string(filepath.Separator),
-		module+"/cmd/crank", module+"/cmd/crankctl", module+"/test/app")
+	args := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", dir + string(filepath.Separator)}
+	for _, path := range append([]string{"cmd/crank", "cmd/crankctl", "test/app"}, more...) {
+		args = append(args, module+"/"+path)
+	}
+	cmd := exec.Command("go", args...)
 	cmd.Dir = strings.TrimSpace(string(root))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -7,6 +7,7 @@ package hammer
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,7 +15,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -23,19 +23,25 @@ import (
 // Load says what to send where.
 type Load struct {
 	Network, Address string
+	Path             string        // and query; empty: /
 	KeepAlive        int           // clients that keep their connection until the server closes it
 	Short            int           // clients that make a connection for every request
 	Pause            time.Duration // between two requests of one client
 	Timeout          time.Duration // an answer that takes longer is lost; 0: 10 s
+	// Rate makes it an open loop, with so many requests a second: each begins at its time, however late the
+	// answers to the earlier ones are, and what it is late by counts as its latency. KeepAlive and Short are
+	// the shares of requests on kept connections and on connections of their own then, and there is no Pause.
+	Rate float64
 }
 
 // Report is what the clients saw.
 type Report struct {
 	Requests    int
 	Lost        int // refused, reset, cut short, too late, or not 200
+	LostKept    int // of these, on a connection that had been used before
 	Connections int
 	Longest     time.Duration  // for one request, with the dial
-	P50, P99    time.Duration  // of all requests, at most an eighth too long
+	P50, P99    time.Duration  // of all requests, at most a 64th too long
 	Kinds       map[Kind]int   // of what was lost
 	Bodies      map[string]int // how often each body was the answer
 	Errors      []string       // of the first few that were lost
@@ -56,6 +62,7 @@ const (
 // kindOf says in which way err lost a request.
 func kindOf(err error) Kind {
 	var status statusError
+	var late net.Error
 	switch {
 	case errors.As(err, &status):
 		return Status
@@ -65,7 +72,7 @@ func kindOf(err error) Kind {
 		return Reset
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return EOF
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.As(err, &late) && late.Timeout():
 		return Timeout
 	}
 	return Other
@@ -97,6 +104,10 @@ func Start(load Load) *Run {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &Run{load: load, cancel: cancel, report: Report{Kinds: map[Kind]int{}, Bodies: map[string]int{}}}
+	if load.Rate > 0 {
+		r.clients.Go(func() { r.open(ctx) })
+		return r
+	}
 	for i := range load.KeepAlive + load.Short {
 		r.clients.Go(func() { r.client(ctx, i < load.KeepAlive) })
 	}
@@ -126,7 +137,7 @@ func (r *Run) client(ctx context.Context, keepAlive bool) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		body, err := c.request(r.load, keepAlive)
-		r.count(c.fresh, time.Since(began), body, err)
+		r.count(&c, time.Since(began), body, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(r.load.Pause):
@@ -134,13 +145,14 @@ func (r *Run) client(ctx context.Context, keepAlive bool) {
 	}
 }
 
-func (r *Run) count(fresh bool, took time.Duration, body string, err error) {
+// count counts the last request of c.
+func (r *Run) count(c *connection, took time.Duration, body string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.report.Requests++
 	r.report.Longest = max(r.report.Longest, took)
 	r.latencies.add(took)
-	if fresh {
+	if c.fresh {
 		r.report.Connections++
 	}
 	if err == nil {
@@ -148,6 +160,9 @@ func (r *Run) count(fresh bool, took time.Duration, body string, err error) {
 		return
 	}
 	r.report.Lost++
+	if !c.fresh {
+		r.report.LostKept++
+	}
 	r.report.Kinds[kindOf(err)]++
 	if len(r.report.Errors) < maxErrors {
 		r.report.Errors = append(r.report.Errors, err.Error())
@@ -175,7 +190,7 @@ func (c *connection) request(load Load, keepAlive bool) (body string, err error)
 		c.reader, c.served = bufio.NewReader(c.conn), 0
 	}
 	c.conn.SetDeadline(deadline)
-	body, closed, err := c.exchange(keepAlive)
+	body, closed, err := c.exchange(load.Path, keepAlive)
 	if err != nil {
 		err = fmt.Errorf("request %d on a connection: %w", c.served+1, err)
 	}
@@ -186,12 +201,12 @@ func (c *connection) request(load Load, keepAlive bool) (body string, err error)
 	return body, err
 }
 
-func (c *connection) exchange(keepAlive bool) (body string, closed bool, err error) {
-	header := "GET / HTTP/1.1\r\nHost: app\r\n\r\n"
+func (c *connection) exchange(path string, keepAlive bool) (body string, closed bool, err error) {
+	request := "GET " + cmp.Or(path, "/") + " HTTP/1.1\r\nHost: app\r\n"
 	if !keepAlive {
-		header = "GET / HTTP/1.1\r\nHost: app\r\nConnection: close\r\n\r\n"
+		request += "Connection: close\r\n"
 	}
-	if _, err := io.WriteString(c.conn, header); err != nil {
+	if _, err := io.WriteString(c.conn, request+"\r\n"); err != nil {
 		return "", false, err
 	}
 	resp, err := http.ReadResponse(c.reader, nil)

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// latencies counts durations in buckets that are an eighth wide: small, however long a load lasts.
-type latencies [64 * 8]int
+// latencies counts durations in buckets that are a 64th wide: small, however long a load lasts.
+type latencies [64 * 64]int
 
 func (l *latencies) add(d time.Duration) { l[bucket(d)]++ }
 
-// bucket joins the place of the highest bit of d with the three bits below it.
+// bucket joins the place of the highest bit of d with the six bits below it.
 func bucket(d time.Duration) int {
-	n := uint64(max(d, 8))
+	n := uint64(max(d, 64))
 	high := bits.Len64(n) - 1
-	return high*8 + int(n>>(high-3)&7)
+	return high*64 + int(n>>(high-6)&63)
 }
 
 // quantile returns the upper bound of the bucket that holds the q-quantile, 0 where nothing was added.
@@ -26,7 +26,7 @@ func (l *latencies) quantile(q float64) time.Duration {
 	left := int(q * float64(total))
 	for i, n := range l {
 		if left -= n; left < 0 {
-			return time.Duration((9 + i&7) << (i >> 3) >> 3)
+			return time.Duration((65 + i&63) << (i >> 6) >> 6)
 		}
 	}
 	return 0

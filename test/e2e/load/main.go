@@ -126,20 +126,31 @@ func (o options) run(address string, stop <-chan os.Signal, stderr io.Writer) re
 		load.KeepAlive = o.clients
 	}
 	closed := hammer.Start(load)
-	loops := []*openLoop{startOpenLoop("http://"+address+"/", o.rate, o.timeout)}
-	if o.slow > 0 {
-		loops = append(loops, startOpenLoop("http://"+address+"/?delay="+o.slow.String(), 1, o.slow+o.timeout))
+	runs := []*hammer.Run{closed}
+	if o.rate > 0 {
+		runs = append(runs, hammer.Start(hammer.Load{Network: "tcp", Address: address, Short: 1, Rate: float64(o.rate), Timeout: o.timeout}))
 	}
-	answered := func(r hammer.Report) int { return r.Requests - r.Lost }
-	o.wait(stop, func() bool { return answered(closed.Report())+answered(loops[0].report()) >= warm }, stderr)
+	var slow *hammer.Run
+	if o.slow > 0 {
+		slow = hammer.Start(hammer.Load{Network: "tcp", Address: address, Path: "/?delay=" + o.slow.String(), Short: 1, Rate: 1, Timeout: o.slow + o.timeout})
+	}
+	o.wait(stop, func() bool {
+		answered := 0
+		for _, l := range runs {
+			seen := l.Report()
+			answered += seen.Requests - seen.Lost
+		}
+		return answered >= warm
+	}, stderr)
 
 	sum := closed.Stop()
 	r := report{Kinds: sum.Kinds, Answers: map[string]int{}}
-	for i, l := range loops {
-		seen := l.stop()
-		if i > 0 {
-			r.Slow, seen.Longest = seen.Requests, 0
-		}
+	for _, l := range runs[1:] {
+		add(&sum, l.Stop())
+	}
+	if slow != nil {
+		seen := slow.Stop()
+		r.Slow, seen.Longest = seen.Requests, 0
 		add(&sum, seen)
 	}
 	for body, n := range sum.Bodies {

@@ -1,0 +1,1 @@
+// This file lets signals.go declare functions without a body.
