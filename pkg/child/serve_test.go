@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/demo/hammer"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long something may take that should happen at once, on a busy machine.
@@ -191,6 +192,7 @@ type server struct {
 	cancel   context.CancelFunc
 	entered  chan struct{} // a handler that waits has begun
 	release  chan struct{} // closed: /slow may end
+	over     chan struct{} // closed with the test
 	returned chan error
 }
 
@@ -206,8 +208,10 @@ func startServer(t *testing.T, timeout time.Duration, more ...net.Listener) *ser
 		cancel:   cancel,
 		entered:  make(chan struct{}, 16),
 		release:  make(chan struct{}),
+		over:     make(chan struct{}),
 		returned: make(chan error, 1),
 	}
+	t.Cleanup(func() { close(s.over) })
 	srv := &http.Server{Handler: http.HandlerFunc(s.handle)}
 	go func() { s.returned <- ServeDraining(ctx, timeout, srv, append(more, s.ln)...) }()
 	return s
@@ -227,7 +231,7 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 			defer conn.Close()
 		}
 		s.entered <- struct{}{}
-		<-r.Context().Done()
+		<-s.over // its context does not end with the connection any more
 	}
 }
 
@@ -339,7 +343,7 @@ func (l failingListener) Addr() net.Addr            { return &net.TCPAddr{} }
 
 func TestMain(m *testing.M) {
 	if os.Getenv("CHILD_TEST_BODY") == "" {
-		os.Exit(m.Run())
+		os.Exit(leak.Main(m))
 	}
 	if err := generation(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
