@@ -12,7 +12,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 GOLANGCI_LINT := bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 # Modules of their own, so that crank's has few dependencies.
-MODULES := test/clients test/manifests
+MODULES := test/clients test/manifests test/seccomp
 
 .DEFAULT_GOAL := help
 
@@ -38,6 +38,7 @@ test:
 	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
 	@for server in nginx gunicorn puma php-fpm8.2 haproxy node; do \
 		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
+	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes"
 	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
@@ -115,7 +116,7 @@ FUZZ ?= 20000x
 fuzz:
 	@$(GO) list ./... | while read -r pkg; do \
 		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz'); do \
-			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) $$pkg || exit 1; \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZ) -fuzzminimizetime 1000x $$pkg || exit 1; \
 		done; \
 	done
 

@@ -310,7 +310,7 @@ func (c *crank) followParent() {
 
 // serveControl answers crankctl until stop is called.
 func (c *crank) serveControl() (stop func()) {
-	o := server.Options{Supervisor: c.sup, Info: c.info, ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log}
+	o := server.Options{Supervisor: c.sup, Info: c.info, Redact: c.cfg.Redactor(), ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log}
 	if c.metrics != nil {
 		o.Observe = c.metrics.Requested
 	}
@@ -335,7 +335,7 @@ func (c *crank) launchConfig() launch.Config {
 		Name: c.cfg.Name, Ctl: c.ctl, Profile: c.cfg.Preset, ListenPID: bool(c.cfg.ListenPID), Watchdog: time.Duration(c.cfg.WatchdogTimeout), StdinSocket: bool(c.cfg.StdinSocket),
 		NoNewPrivs: bool(c.cfg.NoNewPrivs), WarnOfMemory: c.cfg.MemoryCheck == "warn", Output: output.Mode(c.cfg.Output),
 		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
-		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Log: c.log,
+		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Redact: c.cfg.Redactor(), Log: c.log,
 	}
 	if c.metrics != nil {
 		l.Observe = c.metrics.Notified

@@ -16,9 +16,10 @@ const defaultTerminationLog = "/dev/termination-log"
 const terminationLimit = 4096
 
 // writeTerminationLog writes why crank ends, and what the app wrote last. A file that cannot be
-// written is nobody's concern: the same is in the log.
+// written is nobody's concern: the same is in the log. A link is not followed, and a file with a second name is left alone: whoever
+// can write to the directory could have made it, for crank to write to a file that only crank can.
 func writeTerminationLog(path, name, reason string, tail supervisor.Tail) {
-	flags := os.O_WRONLY | os.O_TRUNC | syscall.O_NONBLOCK // a FIFO that nobody reads must not stop the end
+	flags := os.O_WRONLY | syscall.O_NOFOLLOW | syscall.O_NONBLOCK // a FIFO that nobody reads must not stop the end
 	switch path {
 	case "off":
 		return
@@ -32,6 +33,10 @@ func writeTerminationLog(path, name, reason string, tail supervisor.Tail) {
 		return
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Sys().(*syscall.Stat_t).Nlink > 1 || f.Truncate(0) != nil {
+		return
+	}
 	_, _ = f.WriteString(terminationMessage(name, reason, tail))
 }
 

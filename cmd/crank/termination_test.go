@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,5 +55,26 @@ func TestWriteTerminationLog(t *testing.T) {
 	writeTerminationLog(path, "web", "exited 3", supervisor.Tail{Lines: []string{"boo"}})
 	if got, err := os.ReadFile(path); err != nil || string(got) != "web: exited 3\nboo\n" {
 		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// Whoever can write to the directory of the file must not have crank write, with its own rights, to another one.
+func TestTerminationLogIsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := os.WriteFile(victim, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Symlink(victim, dir+"/link"), os.Link(victim, dir+"/hard"), os.Symlink(dir+"/new", dir+"/dangling")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"link", "hard", "dangling"} {
+		writeTerminationLog(filepath.Join(dir, name), "web", "exited 3", supervisor.Tail{Lines: []string{"root::0:0::/:/bin/sh"}})
+	}
+	if got, err := os.ReadFile(victim); err != nil || string(got) != "precious" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	if _, err := os.Lstat(dir + "/new"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was made elsewhere: %v", err)
 	}
 }

@@ -30,7 +30,7 @@ func (s *session) printEvent(e control.Event) error {
 	}
 	line := e.Time.Format("2006-01-02T15:04:05.000Z07:00") + "  " + eventLine(s.client.Name(), e)
 	if s.global.output == "wide" && e.Asker != nil && (e.Kind == "started" || e.Kind == "signal") {
-		line += "  by " + askerText(e.Asker)
+		line += "  by " + clean(askerText(e.Asker))
 	}
 	if _, err := fmt.Fprintln(s.stdout, line); err != nil {
 		return err

@@ -51,7 +51,7 @@ func infoRows(info control.Info) [][]string {
 		rows = append(rows, []string{"socket", text})
 	}
 	for _, flag := range sortedKeys(info.Settings) {
-		rows = append(rows, []string{"-" + flag, clean(info.Settings[flag])})
+		rows = append(rows, []string{"-" + flag, info.Settings[flag]})
 	}
 	return rows
 }

@@ -73,7 +73,7 @@ func (s *session) generations(list []control.Generation) error {
 	for _, g := range list {
 		row := []string{strconv.Itoa(g.Generation), strconv.Itoa(g.PID), g.State, compact(g.AgeSeconds), readyIn(g)}
 		if wide {
-			row = append(row, strconv.Itoa(g.Others), g.Trigger, askerText(g.Asker), orDash(clean(g.Cwd)))
+			row = append(row, strconv.Itoa(g.Others), g.Trigger, askerText(g.Asker), orDash(g.Cwd))
 		}
 		rows = append(rows, append(row, statusText(g), commandLine(g.Command)))
 	}
@@ -97,11 +97,11 @@ func statusText(g control.Generation) string {
 	case g.State == "stopping":
 		return "draining " + far
 	case g.MissedWatchdog:
-		return strings.TrimSpace("missed its watchdog " + clean(g.Status))
+		return strings.TrimSpace("missed its watchdog " + g.Status)
 	case g.Reloading:
-		return strings.TrimSpace("reloading " + clean(g.Status))
+		return strings.TrimSpace("reloading " + g.Status)
 	case g.Status != "":
-		return clean(g.Status)
+		return g.Status
 	case g.State == "starting" || g.State == "settling":
 		return far
 	}

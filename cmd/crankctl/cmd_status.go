@@ -33,7 +33,7 @@ var cmdStatus = &command{
 }
 
 func (s *session) status(status control.Status) error {
-	fmt.Fprintln(s.stdout, headline(status))
+	fmt.Fprintln(s.stdout, clean(headline(status)))
 	if status.BackoffSeconds != nil {
 		fmt.Fprintf(s.stdout, "next start in %s\n", compact(*status.BackoffSeconds))
 	}
@@ -50,7 +50,7 @@ func (s *session) status(status control.Status) error {
 		}
 	}
 	if status.LastSwap != nil {
-		fmt.Fprintf(s.stdout, "\nlast swap: %s\n", swapText(*status.LastSwap))
+		fmt.Fprintf(s.stdout, "\nlast swap: %s\n", clean(swapText(*status.LastSwap)))
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ func headline(status control.Status) string {
 		parts[0] = "stopping"
 	}
 	if !status.Ready && status.Reason != "" {
-		parts[0] += " (" + clean(status.Reason) + ")"
+		parts[0] += " (" + status.Reason + ")"
 	}
 	for _, g := range status.Generations {
 		switch g.Generation {
@@ -97,5 +97,5 @@ func swapText(r control.Result) string {
 	if r.OK {
 		return fmt.Sprintf("%s %d -> %d in %s", r.Trigger, r.From, r.Generation, compact(r.Seconds))
 	}
-	return fmt.Sprintf("%s of generation %d failed: %s", r.Trigger, r.Generation, clean(r.Reason))
+	return fmt.Sprintf("%s of generation %d failed: %s", r.Trigger, r.Generation, r.Reason)
 }

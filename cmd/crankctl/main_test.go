@@ -19,6 +19,7 @@ import (
 	"github.com/crankctl/crank/pkg/control/server"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	for _, name := range []string{"CRANK_CTL", "CRANK_NAME", "CRANK_PREFIX", "XDG_RUNTIME_DIR"} {
 		os.Unsetenv(name)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // place is a runtime directory that crankctl finds by itself.

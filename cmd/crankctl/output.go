@@ -10,6 +10,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
 
 	"github.com/crankctl/crank/pkg/control"
 )
@@ -37,26 +38,47 @@ func (s *session) json(v any) (done bool, err error) {
 	if s.global.output != "json" {
 		return false, nil
 	}
-	encoder := json.NewEncoder(s.stdout)
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
-	return true, encoder.Encode(v)
+	if err := encoder.Encode(v); err != nil {
+		return true, err
+	}
+	_, err = io.WriteString(s.stdout, escaped(text.String()))
+	return true, err
+}
+
+// escaped makes JSON harmless for a terminal, and means the same: the encoder escapes the control characters below 0x20 alone.
+func escaped(text string) string {
+	var b strings.Builder
+	for _, r := range text {
+		if r < 0x7f || unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // say prints a sentence about what was done.
 func (s *session) say(format string, args ...any) {
 	if !s.global.quiet {
-		fmt.Fprintf(s.stdout, format+"\n", args...)
+		fmt.Fprintln(s.stdout, clean(fmt.Sprintf(format, args...)))
 	}
 }
 
 // heading says which of several cranks a table is about.
 func (s *session) heading() {
 	if s.several {
-		fmt.Fprintf(s.stdout, "%s:\n", s.client.Name())
+		fmt.Fprintf(s.stdout, "%s:\n", clean(s.client.Name()))
 	}
 }
 
-// clean makes text harmless for a terminal: the app, not its operator, chose it.
+// clean makes text harmless for a terminal: the app, not its operator, chose it, or whoever has taken over the app and answers in
+// crank's place.
 func clean(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -109,24 +131,28 @@ func pair(d, big time.Duration, bigName string, small time.Duration, smallName s
 	return text
 }
 
-// table prints rows in columns two spaces apart; the first row is the header.
+// table prints rows in columns two spaces apart, clean; the first row is the header.
 func table(w io.Writer, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
-		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+		cells := make([]string, len(row))
+		for i, cell := range row {
+			cells[i] = clean(cell)
+		}
+		if _, err := fmt.Fprintln(t, strings.Join(cells, "\t")); err != nil {
 			return err
 		}
 	}
 	return t.Flush()
 }
 
-// eventLine is how an event reads, without its time: "web: generation 4 ready         1.2s".
+// eventLine is how an event reads, clean and without its time: "web: generation 4 ready         1.2s".
 func eventLine(name string, e control.Event) string {
 	subject := name + ":"
 	if e.Generation != 0 {
 		subject += " generation " + strconv.Itoa(e.Generation)
 	}
-	return strings.TrimRight(fmt.Sprintf("%s %-13s %s", subject, e.Kind, strings.Join(eventFacts(e), "")), " ")
+	return clean(strings.TrimRight(fmt.Sprintf("%s %-13s %s", subject, e.Kind, strings.Join(eventFacts(e), "")), " "))
 }
 
 // eventFacts returns the columns after the kind: a pid or a time, and why.
@@ -141,14 +167,14 @@ func eventFacts(e control.Event) []string {
 		first = compact(e.Seconds)
 	}
 	if e.Cause != e.Kind {
-		second = clean(e.Cause)
+		second = e.Cause
 	}
 	switch e.Kind {
 	case "checking", "started":
 		second = e.Trigger
 	case "ready", "status", "reloading", "reloaded":
 		if e.Status != "" {
-			second = `"` + clean(e.Status) + `"`
+			second = `"` + e.Status + `"`
 		}
 	case "requested", "refused":
 		second = strings.TrimSpace(e.Trigger + " " + second + askedBy(e.Asker))
@@ -172,9 +198,9 @@ func askerText(a *control.Asker) string {
 	case a == nil:
 		return "-"
 	case a.UID < 0:
-		return clean(a.Name)
+		return a.Name
 	}
-	return fmt.Sprintf("%s (uid %d, pid %d)", clean(a.Name), a.UID, a.PID)
+	return fmt.Sprintf("%s (uid %d, pid %d)", a.Name, a.UID, a.PID)
 }
 
 // progress prints the events of something that takes time, on stderr. On a terminal a last line
@@ -248,7 +274,7 @@ func (p *progress) event(e control.Event) {
 	}
 	p.doing, p.since = "", time.Now()
 	if verb := activities[e.Kind]; verb != "" {
-		p.doing = fmt.Sprintf("%s: generation %d %s", name, e.Generation, verb)
+		p.doing = clean(fmt.Sprintf("%s: generation %d %s", name, e.Generation, verb))
 	}
 }
 

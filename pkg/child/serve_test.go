@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -20,6 +21,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/demo/hammer"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long something may take that should happen at once, on a busy machine.
@@ -366,7 +368,9 @@ func (l failingListener) Addr() net.Addr            { return &net.TCPAddr{} }
 
 func TestMain(m *testing.M) {
 	if os.Getenv("CHILD_TEST_BODY") == "" {
-		os.Exit(m.Run())
+		flag.Parse()
+		flag.Set("test.parallel", "16") // they wait more than they compute
+		os.Exit(leak.Main(m))
 	}
 	if err := generation(); err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -188,8 +189,7 @@ func (g given) IsBoolFlag() bool {
 	return ok && b.IsBoolFlag()
 }
 
-// check looks at what was given, whichever way: what the types do not see already, and what this
-// version cannot do yet.
+// check looks at what was given, whichever way, for what the types do not see already.
 func (c *Config) check() error {
 	for _, s := range settings {
 		source := c.Explicit[s.Flag]
@@ -197,14 +197,14 @@ func (c *Config) check() error {
 			continue
 		}
 		text := s.value(c).String()
-		if s.accept != nil {
-			if err := s.accept(text); err != nil {
-				return invalid(text, s.called(source), err)
-			}
+		if s.accept == nil {
+			continue
 		}
-		if s.Later != "" && !s.works(text) {
-			return fmt.Errorf("%s is not available in this version of crank: %s; leave it out%s",
-				s.called(source), s.Later, orUse(s.Now))
+		if err := s.accept(text); err != nil {
+			if s.Secret {
+				text = hidden
+			}
+			return invalid(text, s.called(source), err)
 		}
 	}
 	if len(c.Command) > 0 && c.Command[0] == "" {
@@ -233,9 +233,30 @@ func (c *Config) derive() {
 	}
 }
 
+// hidden stands for what is not shown.
+const hidden = "***"
+
+// Redactor returns what shows the words of a command: those that -redact matches, anywhere in the word, are "***".
+func (c Config) Redactor() func(words []string) []string {
+	if c.Redact == "" {
+		return func(words []string) []string { return words }
+	}
+	secret := regexp.MustCompile(c.Redact) // Load has looked at it
+	return func(words []string) []string {
+		shown := slices.Clone(words)
+		for i, word := range shown {
+			if secret.MatchString(word) {
+				shown[i] = hidden
+			}
+		}
+		return shown
+	}
+}
+
 // Settings returns every setting that is not at its default, by flag name, in a form that the flag
-// takes back; what may hold a secret is shown as "***".
+// takes back; what may hold a secret, and what -redact matches, is shown as "***".
 func (c Config) Settings() map[string]string {
+	redacted := c.Redactor()
 	base := defaults()
 	base.Bind = c.Bind
 	base.derive()
@@ -250,9 +271,9 @@ func (c Config) Settings() map[string]string {
 			continue
 		}
 		if s.Secret {
-			text = "***"
+			text = hidden
 		}
-		changed[s.Flag] = text
+		changed[s.Flag] = redacted([]string{text})[0]
 	}
 	return changed
 }
@@ -268,9 +289,6 @@ func Variables() []string {
 	return names
 }
 
-// waits reports whether s does nothing in this version.
-func (s *Setting) waits() bool { return s.Later != "" && len(s.Now) == 0 }
-
 // called is what a person typed.
 func (s *Setting) called(source Source) string {
 	if source == Variable {
@@ -279,27 +297,9 @@ func (s *Setting) called(source Source) string {
 	return "-" + s.Flag
 }
 
-// works reports whether this version does what text asks for, though s waits for more.
-func (s *Setting) works(text string) bool {
-	for _, ok := range append([]string{s.Default}, s.Now...) {
-		c := defaults()
-		if s.value(&c).Set(ok) == nil && s.value(&c).String() == text {
-			return true
-		}
-	}
-	return text == s.Default
-}
-
 // invalid is worded as the flag package words it.
 func invalid(value, name string, why error) error {
 	return fmt.Errorf("invalid value %q for %s: %w", value, name, why)
-}
-
-func orUse(values []string) string {
-	if len(values) == 0 {
-		return ""
-	}
-	return " or use " + list(values, "or")
 }
 
 // list returns "a, b or c".

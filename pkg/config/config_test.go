@@ -67,6 +67,7 @@ var everySetting = []struct {
 	{"watchdog-timeout", "20", func(c Config) (any, any) { return c.WatchdogTimeout, Seconds(20 * time.Second) }},
 	{"ready-interval", "2", func(c Config) (any, any) { return c.ReadyInterval, Seconds(2 * time.Second) }},
 	{"ready-timeout", "300ms", func(c Config) (any, any) { return c.ReadyTimeout, Seconds(300 * time.Millisecond) }},
+	{"redact", "^--password=", func(c Config) (any, any) { return c.Redact, "^--password=" }},
 	{"check", "nginx -t", func(c Config) (any, any) { return c.Check, "nginx -t" }},
 	{"memory-check", "refuse", func(c Config) (any, any) { return c.MemoryCheck, "refuse" }},
 	{"stop", "1m30s", func(c Config) (any, any) { return c.StopTimeout, Seconds(90 * time.Second) }},
@@ -132,7 +133,7 @@ func TestEverySettingByFlagAndVariable(t *testing.T) {
 		}
 	}
 	for _, s := range settings {
-		if s.Var != "" && !s.waits() && !tested[s.Flag] {
+		if s.Var != "" && !tested[s.Flag] {
 			t.Errorf("-%s is not tested", s.Flag)
 		}
 	}
@@ -332,7 +333,7 @@ func TestBadValues(t *testing.T) {
 		{"ctl", "", "want a path"}, {"ctl", "127.0.0.1:9000", "want a path, tcp://"}, {"ctl", ":9000", "want a path, tcp://"},
 		{"ctl-readonly", "on", "want true or false"}, {"no-new-privs", "x", "want true or false"}, {"notify-parent", "x", "want true or false"},
 		{"output", "json", "want auto, inherit or tag"}, {"log-format", "logfmt", "want auto, text or json"},
-		{"redact", "(", "missing closing )"},
+		{"redact", "(", "want a regular expression: missing closing )"},
 		{"v", "debug", "want a number from 0"}, {"v", "-1", "want a number from 0"},
 	} {
 		s := setting(t, test.flag)
@@ -423,56 +424,36 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-func TestLater(t *testing.T) {
-	for _, test := range []struct {
-		flag          string
-		works, refuse []string
-	}{
-		{"redact", []string{""}, []string{"secret.*"}},
-	} {
-		s := setting(t, test.flag)
-		if s.Later == "" {
-			t.Errorf("-%s works: take it out of this test", test.flag)
-		}
-		for _, value := range test.works {
-			load(t, nil, "-"+s.Flag+"="+value)
-		}
-		for _, value := range test.refuse {
-			t.Run(s.Flag+"="+value, func(t *testing.T) {
-				_, err := Load([]string{"-" + s.Flag + "=" + value})
-				refused(t, err, "-"+s.Flag+" is not available in this version of crank: "+s.Later)
-				if s.Secret && strings.Contains(err.Error(), "secret") {
-					t.Errorf("shows its value: %q", err)
-				}
-				if s.Var == "" {
-					return
-				}
-				t.Setenv(s.Var, value)
-				_, err = Load(nil)
-				refused(t, err, s.Var+" is not available in this version of crank: "+s.Later)
-			})
+// What may hold a secret is shown neither by Settings nor in an error.
+func TestSecrets(t *testing.T) {
+	c := load(t, nil, "-bind", ":1", "-check", "true hunter2", "-redact", "hunter2|token=", "-ready", "exec:probe token=1", "-conf", "/srv/web.conf")
+	want := map[string]string{"bind": ":1", "check": "***", "redact": "***", "ready": "***", "conf": "/srv/web.conf"}
+	if diff := cmp.Diff(want, c.Settings()); diff != "" {
+		t.Error(diff)
+	}
+	for _, args := range [][]string{{"-check", "true 'hunter2"}, {"-redact", "hunter2("}} {
+		if _, err := Load(args); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", args, err)
 		}
 	}
 }
 
-// Taking Later out of the table must be all that it takes.
-func TestLaterIsTheOnlyFence(t *testing.T) {
-	saved := slices.Clone(settings)
-	defer copy(settings, saved)
-	for i := range settings {
-		settings[i].Later = ""
-	}
-	c := load(t, nil, "-bind", ":1", "-http", ":9090", "-check", "true secret", "-redact", "secret", "-ready", "5s", "-install", "/x",
-		"-notify-parent", "-profile", "nginx", "-watchdog", "swap", "-memory-check", "refuse", "-ready-interval", "2")
-	want := map[string]string{
-		"bind": ":1", "http": ":9090", "check": "***", "redact": "***", "ready": "5s", "notify-parent": "true",
-		"profile": "nginx", "stop-signal": "QUIT", "watchdog": "swap", "memory-check": "refuse", "ready-interval": "2s",
-	}
-	if diff := cmp.Diff(want, c.Settings()); diff != "" {
-		t.Error(diff)
-	}
-	if c.Install != "/x" {
-		t.Errorf("install %q", c.Install)
+func TestRedactor(t *testing.T) {
+	words := []string{"/app", "--password=hunter2", "-v", "a\nb --token x"}
+	for pattern, want := range map[string][]string{
+		"":                    words,
+		"^--(password|token)": {"/app", "***", "-v", words[3]},
+		"token|hunter":        {"/app", "***", "-v", "***"},
+		"^/app$":              {"***", words[1], "-v", words[3]},
+		"nothing":             words,
+	} {
+		before := slices.Clone(words)
+		if diff := cmp.Diff(want, load(t, nil, "-redact", pattern).Redactor()(words)); diff != "" {
+			t.Errorf("%q: %s", pattern, diff)
+		}
+		if !slices.Equal(before, words) {
+			t.Fatalf("%q: the words themselves were changed: they are still to be executed", pattern)
+		}
 	}
 }
 

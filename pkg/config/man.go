@@ -34,10 +34,6 @@ func ManPage() string {
 			fmt.Fprintf(&b, ".TP\n%s\n%s\n", manFlag(s), roff(s.Doc+s.where()))
 		}
 	}
-	if names := laterFlags(); len(names) > 0 {
-		fmt.Fprintf(&b, ".SS Not in this version\nThese are refused unless they have their default: %s.\n",
-			roff(list(names, "and")))
-	}
 	manRows(&b, "PROFILES", profileRows())
 	fmt.Fprintf(&b, ".PP\nThe variables are those for %s. %s\n", roff(exampleBinds), roff(profileRules))
 	manRows(&b, "SIGNALS", signalRows)

@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -21,11 +23,6 @@ type Setting struct {
 	Doc              string // a line that begins with a small letter and has no period
 	Group            string
 	Secret           bool // the value is never shown
-
-	// Later says what the setting waits for; until that row is emptied only the default and the
-	// values in Now are accepted. Those without a Now are listed apart: they do nothing yet.
-	Later string
-	Now   []string
 
 	field  func(*Config) any  // a *string or a flag.Value; nil for -help
 	accept func(string) error // of what was given, beyond what the type refuses
@@ -173,8 +170,7 @@ var settings = []Setting{
 		accept: oneOf("auto", "inherit", "tag"),
 		field:  func(c *Config) any { return &c.Output }},
 	{Flag: "redact", Var: "CRANK_REDACT", Arg: "REGEXP", Group: groupOutput, Usually: "none", Secret: true,
-		Doc:    "arguments that match are shown as *** everywhere",
-		Later:  "hiding arguments comes later",
+		Doc:    "an argument that matches is shown as *** wherever crank shows a command (-redact '^--password=')",
 		accept: regularExpression,
 		field:  func(c *Config) any { return &c.Redact }},
 	{Flag: "log-format", Var: "CRANK_LOG_FORMAT", Arg: "FORMAT", Group: groupOutput, Default: "auto",
@@ -249,7 +245,11 @@ func instanceName(value string) error {
 	return nil
 }
 
+// regularExpression does not quote what may hold a secret.
 func regularExpression(value string) error {
 	_, err := regexp.Compile(value)
+	if wrong, ok := errors.AsType[*syntax.Error](err); ok {
+		return fmt.Errorf("want a regular expression: %s", wrong.Code)
+	}
 	return err
 }

@@ -56,9 +56,6 @@ func Usage() string {
 			usageRow(&b, s)
 		}
 	}
-	if names := laterFlags(); len(names) > 0 {
-		fmt.Fprintf(&b, "\nNot in this version, and refused\n  %s\n", wrap(strings.Join(names, " "), width-2, 2))
-	}
 	fmt.Fprintf(&b, "\nProfiles, with %s\n%s  %s\n", exampleBinds, profileTable(), wrap(profileRules, width-2, 2))
 	b.WriteString("\nExit codes\n")
 	for _, e := range exitCodes {
@@ -98,34 +95,15 @@ func (s *Setting) where() string {
 	return " (" + strings.Join(parts, "; ") + ")"
 }
 
-// inGroup returns the settings of a group that this version has.
+// inGroup returns the settings of a group.
 func inGroup(group string) []Setting {
 	var list []Setting
 	for _, s := range settings {
-		if s.Group == group && !s.waits() {
+		if s.Group == group {
 			list = append(list, s)
 		}
 	}
 	return list
-}
-
-// later returns the settings that this version does not have.
-func later() []Setting {
-	var list []Setting
-	for _, s := range settings {
-		if s.waits() {
-			list = append(list, s)
-		}
-	}
-	return list
-}
-
-func laterFlags() []string {
-	var names []string
-	for _, s := range later() {
-		names = append(names, "-"+s.Flag)
-	}
-	return names
 }
 
 // wrap breaks text at spaces into lines of at most width columns; lines after the first begin with
@@ -160,14 +138,6 @@ func Markdown() string {
 		b.WriteByte('\n')
 	}
 	b.WriteString(profileMarkdown())
-	if rows := later(); len(rows) > 0 {
-		b.WriteString("### Not in this version\n\nThese names are taken. Anything but the default is refused.\n\n" +
-			"| flag | variable | default | will be |\n|---|---|---|---|\n")
-		for _, s := range rows {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(s.usage()), code(s.Var), cell(s.standard()), cell(s.Doc))
-		}
-		b.WriteByte('\n')
-	}
 	return b.String()
 }
 

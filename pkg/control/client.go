@@ -1,7 +1,9 @@
 package control
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,8 +26,12 @@ var ErrUnreachable = errors.New("crank cannot be reached")
 // ErrLost is wrapped where an answer ended early: whether the request was carried out is not known.
 var ErrLost = errors.New("the connection to crank was lost: look with crankctl status")
 
-// maxReadyAnswer is more than crank ever answers to Ready.
-const maxReadyAnswer = 64 << 10
+// The most that is read: what a server sends without an end must not fill the memory of a container that crankctl shares with the
+// app.
+const (
+	maxReadyAnswer = 64 << 10
+	maxAnswer      = 32 << 20 // a whole answer, or a line of a stream
+)
 
 // Client asks one crank. Every request makes a connection of its own, and first checks who serves
 // the socket: the request may hold secrets, and its answer is believed.
@@ -89,10 +95,8 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unixConn, ok := conn.(*net.UnixConn); ok {
-		if err := checkServer(unixConn, c.address); err != nil {
-			return nil, errors.Join(err, conn.Close())
-		}
+	if err := checkServer(conn, c.address); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	return conn, nil
 }
@@ -172,7 +176,7 @@ func (c *Client) call(ctx context.Context, method, path string, body, into any) 
 		return err
 	}
 	defer response.Body.Close()
-	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(into); err != nil {
 		return c.lost(ctx, err)
 	}
 	return nil
@@ -185,10 +189,11 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, obse
 		return nil, err
 	}
 	defer response.Body.Close()
-	lines := json.NewDecoder(response.Body)
-	for {
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, maxAnswer)
+	for lines.Scan() {
 		var line Progress
-		if err := lines.Decode(&line); err != nil {
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
 			return nil, c.lost(ctx, err)
 		}
 		switch {
@@ -200,6 +205,7 @@ func (c *Client) stream(ctx context.Context, method, path string, body any, obse
 			observe(*line.Event)
 		}
 	}
+	return nil, c.lost(ctx, cmp.Or(lines.Err(), io.EOF))
 }
 
 // lost is the error for an answer that ended early.

@@ -1,23 +1,34 @@
 package control
 
 import (
+	"bufio"
+	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
 // checkServer refuses a server that somebody else runs: it would get what requests hold. The server
 // must be of this user or root. Root may also talk to another user's crank, as `docker exec -u 0`
 // does, but not where a third user could have put the socket.
-func checkServer(conn *net.UnixConn, path string) error {
-	uid, err := serverUID(conn)
+func checkServer(conn net.Conn, path string) error {
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		return checkListener(tcp.AddrPort())
+	}
+	uid, err := serverUID(conn.(*net.UnixConn))
 	if err != nil {
 		return err
 	}
 	own := os.Geteuid()
-	if uid == own || uid == 0 || own == 0 && onlyWritableBy(filepath.Dir(path), uid) {
+	if uid == own || uid == 0 || own == 0 && onlyChangedBy(uid, path) {
 		return nil
 	}
 	return fmt.Errorf("%s is served by uid %d, which is neither uid %d nor root", path, uid, own)
@@ -42,12 +53,132 @@ func serverUID(conn *net.UnixConn) (int, error) {
 	return int(cred.Uid), nil
 }
 
-// onlyWritableBy reports whether nobody but uid and root can make files in dir.
-func onlyWritableBy(dir string, uid int) bool {
-	info, err := os.Stat(dir)
-	if err != nil || info.Mode().Perm()&0o022 != 0 {
-		return false
+// maxLinks is how many symbolic links a path may lead through (path_resolution(7)).
+const maxLinks = 40
+
+// onlyChangedBy reports whether nobody but uid and root decides what is at path: on the way all directories and links belong to
+// them, and others can write to none of the directories, or to sticky ones, where they cannot replace what is not theirs.
+// To the last one they cannot write at all: what is missing there they could make.
+func onlyChangedBy(uid int, path string) bool {
+	path, err := filepath.Abs(path)
+	for links := 0; err == nil && links <= maxLinks; links++ {
+		link, safe := walk(uid, path)
+		if link == "" {
+			return safe
+		}
+		path = link
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	return ok && (int(stat.Uid) == uid || stat.Uid == 0)
+	return false
+}
+
+// walk looks at all that is on the way to path, down to the first link, and returns the path with that resolved; "" where there is
+// none.
+func walk(uid int, path string) (resolved string, safe bool) {
+	names := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	at := "/"
+	for i := range len(names) + 1 {
+		info, err := os.Lstat(at)
+		if err != nil {
+			return "", false
+		}
+		stat, ok := info.Sys().(*syscall.Stat_t)
+		if !ok || int(stat.Uid) != uid && stat.Uid != 0 {
+			return "", false
+		}
+		if info.Mode().Type() == fs.ModeSymlink {
+			link, err := os.Readlink(at)
+			if !filepath.IsAbs(link) {
+				link = filepath.Join(filepath.Dir(at), link)
+			}
+			return filepath.Join(append([]string{link}, names[i:]...)...), err == nil
+		}
+		if i == len(names) {
+			break // the socket
+		}
+		last := i == len(names)-1
+		if info.Mode().Perm()&0o022 != 0 && (last || info.Mode()&fs.ModeSticky == 0) {
+			return "", false
+		}
+		at = filepath.Join(at, names[i])
+	}
+	return "", true
+}
+
+// checkListener refuses a port of this machine's loopback on which another user listens: while crank is not there anybody may, and
+// would be sent the token. Elsewhere nobody can tell.
+func checkListener(server netip.AddrPort) error {
+	if !server.Addr().IsLoopback() {
+		return nil
+	}
+	uids, err := listeners(server)
+	if err != nil {
+		return fmt.Errorf("cannot find out who listens on %v: %w", server, err)
+	}
+	if len(uids) == 0 {
+		return fmt.Errorf("cannot find out who listens on %v: nobody does any more", server)
+	}
+	own := os.Geteuid()
+	for _, uid := range uids {
+		if uid != own && uid != 0 {
+			return fmt.Errorf("on %v listens uid %d, which is neither uid %d nor root: it would be sent the token", server, uid, own)
+		}
+	}
+	return nil
+}
+
+// listeners returns the users of the sockets that may have been given a connection to addr, by /proc/net/tcp and tcp6
+// (proc_pid_net(5)).
+func listeners(addr netip.AddrPort) (uids []int, err error) {
+	ip := addr.Addr().Unmap().WithZone("")
+	wanted := []netip.Addr{ip, netip.IPv6Unspecified()}
+	if ip.Is4() {
+		wanted = append(wanted, netip.IPv4Unspecified(), netip.AddrFrom16(ip.As16()))
+	}
+	var rows []string
+	for _, a := range wanted {
+		rows = append(rows, row(netip.AddrPortFrom(a, addr.Port())))
+	}
+	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		some, err := listenersIn(name, rows)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // without IPv6
+			return nil, err
+		}
+		uids = append(uids, some...)
+	}
+	return uids, nil
+}
+
+// stateListen is TCP_LISTEN of include/net/tcp_states.h.
+const stateListen = "0A"
+
+// listenersIn returns the users of the listening sockets that are bound to one of these addresses.
+func listenersIn(name string, rows []string) (uids []int, err error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...
+		f := strings.Fields(lines.Text())
+		if len(f) < 8 || f[3] != stateListen || !slices.Contains(rows, f[1]) {
+			continue
+		}
+		uid, err := strconv.Atoi(f[7])
+		if err != nil {
+			return nil, fmt.Errorf("%s: cannot read the line %q", name, lines.Text())
+		}
+		uids = append(uids, uid)
+	}
+	return uids, lines.Err()
+}
+
+// row is an address as it stands in /proc/net/tcp: words of the machine's own byte order, in hexadecimal.
+func row(addr netip.AddrPort) string {
+	text := ""
+	for ip := addr.Addr().AsSlice(); len(ip) > 0; ip = ip[4:] {
+		text += fmt.Sprintf("%08X", binary.NativeEndian.Uint32(ip))
+	}
+	return fmt.Sprintf("%s:%04X", text, addr.Port())
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,7 +14,10 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // fake is a supervisor that does what the test says.
 type fake struct {

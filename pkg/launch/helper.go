@@ -45,7 +45,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 	env := l.environ(n, c.Env, nil)
 	path, err := proc.Find(argv[0], c.Dir, lookup(env, "PATH"))
 	if err != nil {
-		return nil, err
+		return nil, l.redacted(err)
 	}
 	ch := &child{l: l, generation: n}
 	ch.streams, err = output.Start(mode, output.Options{Name: l.cfg.Name, Generation: n, Stdout: to, Stderr: to, KeepStderr: true})

@@ -33,9 +33,10 @@ type Config struct {
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
 	KeepStderr   bool
-	Terminal     bool     // stdin is a terminal: the first generation gets its foreground
-	Environ      []string // crank's own environment
-	Settings     []string // the variables in it that are crank's own, and not for the app
+	Terminal     bool                         // stdin is a terminal: the first generation gets its foreground
+	Environ      []string                     // crank's own environment
+	Settings     []string                     // the variables in it that are crank's own, and not for the app
+	Redact       func(argv []string) []string // returns a command as it may be shown; nil: as it is
 	// Observe is told of every message of an app: the keys that were understood, or that it was refused.
 	// It is called by several goroutines and must not block. It may be nil.
 	Observe func(keys []string, refused bool)
@@ -165,7 +166,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	env := l.environ(ch.generation, c.Env, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
 	path, err := proc.Find(c.Argv[0], c.Dir, lookup(env, "PATH"))
 	if err != nil {
-		return err
+		return l.redacted(err)
 	}
 	spec := proc.Spec{
 		Path: path, Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
@@ -189,7 +190,16 @@ func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {
 	if protect && l.oomScore != "" {
 		spec.OOMScoreAdj = oomScoreStarting
 	}
-	return proc.Start(spec)
+	p, err := proc.Start(spec)
+	return p, l.redacted(err)
+}
+
+// redacted hides the path of a program, which an error names, where the command's word would be hidden.
+func (l *Launcher) redacted(err error) error {
+	if start, ok := errors.AsType[*proc.StartError](err); ok && l.cfg.Redact != nil {
+		start.Path = l.cfg.Redact([]string{start.Path})[0]
+	}
+	return err
 }
 
 // namesPID reports whether there is a LISTEN_PID.
@@ -230,7 +240,7 @@ func (ch *child) onNotice(from notify.Sender, m notify.Message) {
 	why := ch.l.strange(ch.generation, from)
 	ch.l.cfg.Observe(m.Keys, why != "")
 	if why != "" {
-		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "cause", why)
+		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "uid", from.UID, "cause", why)
 		return
 	}
 	if m.Ready {

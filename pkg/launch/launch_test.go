@@ -24,6 +24,8 @@ import (
 	"github.com/crankctl/crank/pkg/profile"
 	"github.com/crankctl/crank/pkg/sockets"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/attack"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // The children are shells. What they print goes to a file; what they are to do next comes by
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 	if err := errors.Join(linux.CloseOnExecFrom(3), linux.SetSubreaper()); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 const patience = time.Minute
@@ -379,6 +381,24 @@ func TestLaunchFails(t *testing.T) {
 	}
 }
 
+// A word that is hidden is hidden in what says that it cannot be executed, too.
+func TestRedactedErrors(t *testing.T) {
+	b := newBench(t, func(c *Config) {
+		c.Redact = func(argv []string) []string { return []string{strings.ReplaceAll(argv[0], "hunter2", "***")} }
+	})
+	for _, program := range []string{"hunter2", "/no/hunter2", "/dev/null/hunter2", "/proc/self/../hunter2"} {
+		command := supervisor.Command{Argv: []string{program}}
+		_, err := b.Launch(1, command, false)
+		_, checkErr := b.Check(1, command, command.Argv, false)
+		_, probeErr := b.Probe(1, command, command.Argv, false)
+		for _, err := range []error{err, checkErr, probeErr} {
+			if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "***") {
+				t.Errorf("%s: %v", program, err)
+			}
+		}
+	}
+}
+
 // TestMembers: the generation's processes are found whatever they did to hide.
 func TestMembers(t *testing.T) {
 	b := newBench(t, nil)
@@ -495,8 +515,28 @@ func TestSenders(t *testing.T) {
 		{"crank itself", 1, os.Getpid(), true},
 		{"another pid namespace", 1, 0, true},
 	} {
-		if why := b.strange(c.generation, notify.Sender{PID: c.pid}); (why != "") != c.refused {
+		if why := b.strange(c.generation, notify.Sender{PID: c.pid, UID: os.Geteuid()}); (why != "") != c.refused {
 			t.Errorf("%s: %q", c.name, why)
+		}
+	}
+
+	// Everybody can find an abstract address: who is not known to be of the generation must be of crank's own user, or root.
+	const other = 12345
+	for _, c := range []struct {
+		name    string
+		from    notify.Sender
+		refused bool
+	}{
+		{"the main process", notify.Sender{PID: one.PID(), UID: other, Abstract: true}, false},
+		{"a helper of it", notify.Sender{PID: helper, UID: other, Abstract: true}, false},
+		{"dead already", notify.Sender{PID: dead.PID(), UID: other, Abstract: true}, true},
+		{"dead already, by the secret path", notify.Sender{PID: dead.PID(), UID: other}, false},
+		{"dead already, of crank's own user", notify.Sender{PID: dead.PID(), UID: os.Geteuid(), Abstract: true}, false},
+		{"dead already, root's", notify.Sender{PID: dead.PID(), UID: 0, Abstract: true}, false},
+		{"nobody's", notify.Sender{PID: os.Getppid(), UID: other, Abstract: true}, true},
+	} {
+		if why := b.strange(1, c.from); (why != "") != c.refused {
+			t.Errorf("%s, by an abstract address: %q", c.name, why)
 		}
 	}
 }
@@ -572,6 +612,7 @@ func TestTail(t *testing.T) {
 		t.Errorf("got %+v", tail)
 	}
 	ch.Close()
+	<-ch.streams.Done() // the tail may be there before it is passed on
 	w.Close()
 	if copied, err := io.ReadAll(r); err != nil || string(copied) != "one\ntwo\n" {
 		t.Errorf("crank's own stderr got %q, %v", copied, err)
@@ -646,5 +687,34 @@ func TestMemoryHeadroom(t *testing.T) {
 				t.Errorf("got %d, %v", free, ok)
 			}
 		})
+	}
+}
+
+// Whoever can write to the runtime directory can put a link in the place of its directory of notify sockets, at any moment:
+// what the link points to must be neither changed nor emptied. This attacks as fast as it can.
+func TestNotifyDirIsExchanged(t *testing.T) {
+	prefix, victim := t.TempDir(), t.TempDir()
+	file := filepath.Join(victim, "file")
+	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(victim, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, link := filepath.Join(prefix, "web.notify"), filepath.Join(prefix, "link")
+	if err := errors.Join(os.Mkdir(dir, 0o711), os.Symlink(victim, link)); err != nil {
+		t.Fatal(err)
+	}
+	attack.Exchange(t, dir, link)
+	for range 1000 {
+		_, _ = NotifyDir(prefix, "web") // that it fails is as it should be
+		_, fileErr := os.Lstat(file)
+		info, err := os.Stat(victim)
+		if err = errors.Join(err, fileErr); err != nil {
+			t.Fatalf("crank has removed a file elsewhere: %v", err)
+		}
+		if info.Mode().Perm() != 0o700 {
+			t.Fatalf("crank has changed the mode of a directory elsewhere: %v", info.Mode())
+		}
 	}
 }

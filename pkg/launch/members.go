@@ -139,7 +139,8 @@ func (l *Launcher) signalAll(entries []proc.Entry, sig syscall.Signal) {
 }
 
 // strange returns why a message on the sockets of generation n does not count; empty: it does. A
-// sender that is dead already cannot be looked up, and is fine: the socket's address is secret.
+// sender that is dead already cannot be looked up, and is fine: the socket's address is secret. Where it is not, an abstract
+// one, only crank's own user and root may send without being known to be of the generation.
 func (l *Launcher) strange(n int, from notify.Sender) string {
 	switch from.PID {
 	case 0:
@@ -155,8 +156,13 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 		return ""
 	}
 	t := lineage(from.PID)
-	if owner := l.owner(t, from.PID); owner != 0 && owner != n {
+	switch owner := l.owner(t, from.PID); {
+	case owner == n:
+		return ""
+	case owner != 0:
 		return "its sender belongs to generation " + strconv.Itoa(owner)
+	case from.Abstract && from.UID != os.Geteuid() && from.UID != 0:
+		return "its sender is of another user, and everybody can find an abstract address"
 	}
 	return ""
 }

@@ -97,6 +97,7 @@ func parseControl(oob []byte) (who Credentials, fds []int) {
 				who = Credentials{PID: int(c.Pid), UID: int(c.Uid), GID: int(c.Gid)}
 			}
 		case header.Type == unix.SCM_RIGHTS:
+			m.Data = data[:len(data)&^3] // ParseUnixRights panics on a part of a descriptor, which no kernel has sent so far
 			if more, err := unix.ParseUnixRights(&m); err == nil {
 				fds = append(fds, more...)
 			}

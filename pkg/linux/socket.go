@@ -151,9 +151,9 @@ func SetSocketMode(fd int, mode fs.FileMode) error {
 	return os.NewSyscallError("fchmod", err)
 }
 
-// OpenPath opens a name in the file system without its contents, and without following a link
-// there (O_PATH of open(2)). It works for the file of a socket. The caller closes it.
-func OpenPath(path string) (fd int, err error) {
+// OpenSocketFile opens the file of a unix socket without its contents, and without following a link there (O_PATH of
+// open(2)). Whatever else somebody may have put in its place is an error, ENOTSOCK. The caller closes it.
+func OpenSocketFile(path string) (fd int, err error) {
 	err = retry(func() (err error) {
 		fd, err = unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		return err
@@ -161,17 +161,39 @@ func OpenPath(path string) (fd int, err error) {
 	if err != nil {
 		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
+	var stat unix.Stat_t
+	err = unix.Fstat(fd, &stat)
+	if err == nil && stat.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		err = unix.ENOTSOCK
+	}
+	if err != nil {
+		Close(fd)
+		return -1, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
 	return fd, nil
 }
 
-// ChownOpened changes the owner of what OpenPath opened; -1 leaves one as it is.
+// RemoveAt removes a name, which is no directory, from an open directory, wherever that is by now.
+func RemoveAt(dir *os.File, name string) error {
+	// A descriptor of a directory is never non-blocking: Fd has no side effect here.
+	if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil {
+		return &fs.PathError{Op: "unlinkat", Path: dir.Name() + "/" + name, Err: err}
+	}
+	return nil
+}
+
+// ChownOpened changes the owner of what OpenSocketFile opened; -1 leaves one as it is.
 func ChownOpened(fd, uid, gid int) error {
 	err := retry(func() error { return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH) })
 	return os.NewSyscallError("fchownat", err)
 }
 
-// ChmodOpened changes the mode of what OpenPath opened. It needs /proc: fchmod refuses such a
-// descriptor, and fchmodat2 came only with Linux 6.6.
+// ChmodOpened changes the mode of what OpenSocketFile opened. fchmod refuses such a descriptor; fchmodat2 takes it, since Linux
+// 6.6 and where a seccomp profile knows it. Otherwise it needs /proc.
 func ChmodOpened(fd int, mode fs.FileMode) error {
+	err := retry(func() error { return unix.Fchmodat(fd, "", uint32(mode.Perm()), unix.AT_EMPTY_PATH) })
+	if err == nil {
+		return nil
+	}
 	return os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode.Perm())
 }

@@ -21,7 +21,10 @@ import (
 	"github.com/crankctl/crank/pkg/control/server"
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 var update = flag.Bool("update", false, "write the golden files and docs/metrics.md")
 

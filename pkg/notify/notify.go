@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -23,7 +24,10 @@ const maxPath = 107
 
 // Sender is the process that sent a message, as the kernel tells. PID is 0 for one of another pid
 // namespace. The process may be gone already, and its number even be in use again.
-type Sender struct{ PID, UID, GID int }
+type Sender struct {
+	PID, UID, GID int
+	Abstract      bool // it sent to an abstract address, which every process of the network namespace can find
+}
 
 // Receiver holds the two sockets on which one generation of the app can speak: one at an address, for
 // NOTIFY_SOCKET, and a pair whose other end is handed to the app, for NOTIFY_FD.
@@ -44,7 +48,7 @@ type Receiver struct {
 // Open makes the sockets for one generation. The one with an address has a name that cannot be guessed
 // and that every user may write to: in dir, which must not let others list or write (mode 0711), or
 // abstract if dir is empty. Abstract names stand in /proc/net/unix for everyone in the network
-// namespace, so the Sender is what to trust. The caller must Close the Receiver.
+// namespace: there the Sender is what to trust, and says so. The caller must Close the Receiver.
 func Open(dir string, generation int) (*Receiver, error) {
 	r := &Receiver{closing: make(chan struct{}), appEnd: -1}
 	if err := r.openAddress(dir, generation); err != nil {
@@ -86,7 +90,21 @@ func (r *Receiver) openAddress(dir string, generation int) error {
 	if r.path, err = os.Lstat(r.address); err != nil {
 		return err
 	}
-	return os.Chmod(r.address, 0o666) // whatever the umask was
+	return openToAll(r.address)
+}
+
+// openToAll sets the mode of a socket's file, whatever the umask was. Where somebody has put something else in its place
+// meanwhile, a link or a file, that is left alone.
+func openToAll(path string) error {
+	file, err := linux.OpenSocketFile(path)
+	if err != nil {
+		return err
+	}
+	defer linux.Close(file)
+	if err := linux.ChmodOpened(file, 0o666); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil // an old kernel without /proc: crank's own user can write to it
 }
 
 // Address returns the value for NOTIFY_SOCKET: an absolute path, or "@name".
@@ -112,8 +130,16 @@ func (r *Receiver) Dropped() int64 { return r.dropped.Load() }
 // datagram is no message. Descriptors sent along are closed before handle is called, but those of a
 // BARRIER=1 after it: their sender then knows that all it sent on that socket before was handled.
 func (r *Receiver) Serve(handle func(Sender, Message)) {
+	abstract := func(from Sender, m Message) {
+		from.Abstract = true
+		handle(from, m)
+	}
 	for _, socket := range r.sockets {
-		r.readers.Go(func() { r.read(socket, handle) })
+		to := handle
+		if strings.HasPrefix(socket.Name(), "@") {
+			to = abstract
+		}
+		r.readers.Go(func() { r.read(socket, to) })
 	}
 }
 
@@ -241,7 +267,7 @@ func receiveNow(fd int) (got received, err error) {
 		return got, err
 	}
 	got = received{
-		sender:      Sender(room.Sender),
+		sender:      Sender{PID: room.Sender.PID, UID: room.Sender.UID, GID: room.Sender.GID},
 		descriptors: room.Descriptors,
 		truncated:   room.Truncated,
 		empty:       room.N == 0, // not an end: nobody shuts down a datagram socket

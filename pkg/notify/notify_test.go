@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long a test waits for what must happen.
@@ -47,7 +48,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // directory is a 0711 directory that other users can reach.
@@ -194,7 +195,7 @@ func TestDeadSender(t *testing.T) {
 	for name := range helpers {
 		for _, dir := range []string{directory(t), ""} {
 			t.Run(name+dir, func(t *testing.T) {
-				want := Sender{UID: os.Getuid(), GID: os.Getgid()}
+				want := Sender{UID: os.Getuid(), GID: os.Getgid(), Abstract: dir == "" && name != "send by descriptor"}
 				if name == "send as nobody" {
 					if os.Getuid() != 0 {
 						t.Skip("only root can become nobody")
@@ -667,5 +668,50 @@ func TestIdle(t *testing.T) {
 	close(proceed)
 	for !r.Idle() {
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// Whoever can write to the directory can put a link in the place of a new socket: the mode of what it points to stays. This
+// attacks as fast as it can.
+func TestLinkInThePlaceOfTheSocket(t *testing.T) {
+	dir := directory(t)
+	victim := filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	done, ended := make(chan struct{}), make(chan int, 1)
+	go func() {
+		replaced := 0
+		for {
+			select {
+			case <-done:
+				ended <- replaced
+				return
+			default:
+			}
+			names, _ := filepath.Glob(filepath.Join(dir, "notify-*"))
+			for _, name := range names {
+				if os.Symlink(victim, dir+"/link") == nil && os.Rename(dir+"/link", name) == nil {
+					replaced++
+				}
+			}
+		}
+	}()
+	for range 1000 {
+		if r, err := Open(dir, 1); err == nil {
+			r.Close()
+		}
+		os.Remove(dir + "/link")
+		left, _ := filepath.Glob(filepath.Join(dir, "notify-*"))
+		for _, name := range left {
+			os.Remove(name)
+		}
+		if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("the victim: %v, %v", info.Mode(), err)
+		}
+	}
+	close(done)
+	if <-ended == 0 {
+		t.Error("the attack has not taken place")
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long a test waits for what must happen.
@@ -91,7 +93,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // reader is a pipe that stands for crank's stdout or stderr.

@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // script is a supervisor that goes through a list of states.
 type script struct {

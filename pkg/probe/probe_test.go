@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long anything may take on a busy machine.
@@ -27,7 +29,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, app(os.Args[2]))
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 // soReuseport is SO_REUSEPORT, which package syscall has not.

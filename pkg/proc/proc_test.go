@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // The test binary plays the children.
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 	if err := linux.CloseOnExecFrom(3); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	os.Exit(leak.Main(m))
 }
 
 func printFile(name string) {

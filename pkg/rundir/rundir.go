@@ -29,10 +29,13 @@ func places() []place {
 }
 
 // Candidates returns the directories that may be the runtime directory of a crank of this user, in
-// the order in which crank tries them. Not all of them exist.
+// the order in which crank tries them. Not all of them exist. One that somebody else has put in the place of a private one is none.
 func Candidates() []string {
 	var paths []string
 	for _, p := range places() {
+		if err := p.checkOwn(); p.private && err != nil && !errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		paths = append(paths, p.path)
 	}
 	return paths
@@ -99,7 +102,12 @@ func (p place) mkdir() error {
 	if err := os.Mkdir(p.path, 0o711); err != nil {
 		return err
 	}
-	return os.Chmod(p.path, 0o711) // whatever the umask took
+	// By descriptor: who can write to the parent may put a link in its place at any moment.
+	dir, err := os.OpenFile(p.path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Chmod(0o711), dir.Close()) // whatever the umask took
 }
 
 // checkOwn refuses what somebody else may have put there first. Once it has passed, the parent's

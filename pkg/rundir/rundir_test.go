@@ -70,6 +70,41 @@ func TestModeDoesNotDependOnUmask(t *testing.T) {
 	}
 }
 
+// Whoever can write to the parent can put a link in the place of a directory that was just made. This attacks as fast as it can.
+func TestMadeAndExchanged(t *testing.T) {
+	parent, victim := t.TempDir(), filepath.Join(t.TempDir(), "victim")
+	if err := os.WriteFile(victim, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(parent, "crank")
+	done, ended := make(chan struct{}), make(chan int, 1)
+	go func() {
+		replaced := 0
+		for {
+			select {
+			case <-done:
+				ended <- replaced
+				return
+			default:
+				if os.Remove(path) == nil && os.Symlink(victim, path) == nil {
+					replaced++
+				}
+			}
+		}
+	}()
+	for range 500 {
+		_ = (place{path: path}).use()
+		os.Remove(path)
+		if info, err := os.Stat(victim); err != nil || info.Mode().Perm() != 0o600 {
+			t.Fatalf("the victim: %v, %v", info.Mode(), err)
+		}
+	}
+	close(done)
+	if <-ended == 0 {
+		t.Error("the attack has not taken place")
+	}
+}
+
 func TestPrivate(t *testing.T) {
 	for name, test := range map[string]struct {
 		prepare func(path string) error
@@ -156,5 +191,30 @@ func TestCandidates(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "relative")
 	if got := Candidates(); slices.Contains(got, "relative/crank") {
 		t.Errorf("a relative XDG_RUNTIME_DIR is used: %q", got)
+	}
+}
+
+// crankctl must not look for crank in a directory of /dev/shm that somebody else has made under the name that crank's would have.
+func TestCandidatesOfAnother(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("only root can make a directory for somebody else")
+	}
+	all := Candidates()
+	shm := all[len(all)-1]
+	if _, err := os.Lstat(shm); err == nil {
+		t.Skipf("NOT TESTED: %s is in use", shm)
+	}
+	if err := os.Mkdir(shm, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(shm)
+	if got := Candidates(); !slices.Contains(got, shm) {
+		t.Errorf("%q: one's own is left out", got)
+	}
+	if err := os.Chown(shm, 12345, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := Candidates(); slices.Contains(got, shm) {
+		t.Errorf("%q", got)
 	}
 }

@@ -20,6 +20,7 @@ package saved
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +65,7 @@ type Record struct {
 // Load reads the file at path.
 //
 // The error matches fs.ErrNotExist where there is no file, [ErrUnsafe] where it is a symlink or
-// not a regular file, belongs to neither the effective user nor root or can be written by group or
+// not a regular file, belongs to neither the effective user nor root, has a second name (a hard link) or can be written by group or
 // others, and [ErrCorrupt] where its content is not understood. Load never changes anything, and
 // does not wait for the other end of a fifo.
 func Load(path string) (Record, error) {
@@ -116,12 +117,15 @@ func checkSafe(f *os.File) error {
 	if err != nil {
 		return err
 	}
-	owner := int(fi.Sys().(*syscall.Stat_t).Uid)
+	stat := fi.Sys().(*syscall.Stat_t)
+	owner := int(stat.Uid)
 	switch {
 	case !fi.Mode().IsRegular():
 		return fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, f.Name())
 	case owner != 0 && owner != os.Geteuid():
 		return fmt.Errorf("%w: %s belongs to uid %d, not to %d or 0: chown or remove it", ErrUnsafe, f.Name(), owner, os.Geteuid())
+	case stat.Nlink > 1: // link(2) needs no right to the file, where fs.protected_hardlinks is 0
+		return fmt.Errorf("%w: %s has another name, and may be a link to a file that was written for something else: remove it", ErrUnsafe, f.Name())
 	case fi.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%w: %s can be written by group or others (%v): chmod or remove it", ErrUnsafe, f.Name(), fi.Mode().Perm())
 	}
@@ -247,10 +251,8 @@ func encode(rec Record) ([]byte, error) {
 }
 
 func (r Record) validate() error {
-	for _, arg := range r.Base {
-		if err := checkText("base", arg); err != nil {
-			return err
-		}
+	if err := checkTexts("base", r.Base...); err != nil {
+		return err
 	}
 	if err := checkCommand(r.Command); err != nil {
 		return err
@@ -271,29 +273,22 @@ func checkCommand(c supervisor.Command) error {
 	case c.Start < 0 || c.Stop < 0:
 		return errors.New("a time is negative")
 	}
-	for _, arg := range c.Argv {
-		if err := checkText("command", arg); err != nil {
-			return err
-		}
+	if i := slices.IndexFunc(c.Env, supervisor.NoEnvChange); i >= 0 {
+		return fmt.Errorf("env: number %d is neither K=V nor K-", i+1)
 	}
-	for _, change := range c.Env {
-		if err := checkText("env", change); err != nil {
-			return err
-		}
-		if key := supervisor.EnvKey(change); key == "" || key == change {
-			return fmt.Errorf("env: %q is neither K=V nor K-", change)
-		}
-	}
-	return checkText("cwd", c.Dir)
+	return cmp.Or(checkTexts("command", c.Argv...), checkTexts("env", c.Env...), checkTexts("cwd", c.Dir))
 }
 
-// checkText refuses what execve cannot take, and what JSON would not give back as it was.
-func checkText(field, s string) error {
-	switch {
-	case strings.ContainsRune(s, 0):
-		return fmt.Errorf("%s: %q contains a NUL", field, s)
-	case !utf8.ValidString(s):
-		return fmt.Errorf("%s: %q is not UTF-8, which JSON cannot hold", field, s)
+// checkTexts refuses what execve cannot take, and what JSON would not give back as it was. It names the place alone: the text
+// may be a secret, and the error goes to the log.
+func checkTexts(field string, texts ...string) error {
+	for i, s := range texts {
+		switch {
+		case strings.ContainsRune(s, 0):
+			return fmt.Errorf("%s: number %d contains a NUL", field, i+1)
+		case !utf8.ValidString(s):
+			return fmt.Errorf("%s: number %d is not UTF-8, which JSON cannot hold", field, i+1)
+		}
 	}
 	return nil
 }

@@ -121,6 +121,10 @@ func TestLoadUnsafe(t *testing.T) {
 			good(t, path+".real")
 			must(t, os.Symlink(path+".real", path))
 		}, ErrUnsafe},
+		{"hard link", func(t *testing.T, path string) {
+			good(t, path+".real")
+			must(t, os.Link(path+".real", path))
+		}, ErrUnsafe},
 		{"dangling symlink", func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) }, ErrUnsafe},
 		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, ErrUnsafe},
 		{"fifo", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o600)) }, ErrUnsafe},

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
 
 // patience is how long something may take that should happen at once, on a busy machine.
@@ -373,7 +374,7 @@ var helpers = map[string]func(helper) string{
 func TestMain(m *testing.M) {
 	name := os.Getenv("SAVED_HELPER")
 	if name == "" {
-		os.Exit(m.Run())
+		os.Exit(leak.Main(m))
 	}
 	h := helper{name: name, path: os.Getenv("SAVED_PATH")}
 	h.from, _ = strconv.Atoi(os.Getenv("SAVED_FROM"))

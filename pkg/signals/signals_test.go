@@ -8,7 +8,10 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/origin"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 const patience = 30 * time.Second
 

@@ -12,6 +12,8 @@ import (
 	"unsafe"
 
 	"github.com/go-logr/logr/funcr"
+
+	"github.com/crankctl/crank/test/leak"
 )
 
 // helperVariable makes the test binary do what some tests need of another process: bind the
@@ -21,7 +23,7 @@ const helperVariable = "CRANK_TEST_SOCKETS_HELPER"
 func TestMain(m *testing.M) {
 	switch helper := os.Getenv(helperVariable); helper {
 	case "":
-		os.Exit(m.Run())
+		os.Exit(leak.Main(m))
 	case "bind":
 	case "without-ipv6":
 		refuseIPv6()

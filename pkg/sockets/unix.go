@@ -56,12 +56,12 @@ func (s *Socket) openUnix() (err error) {
 }
 
 // setOwner completes what bind could not do: it takes no owner from the socket, and the umask is
-// taken off the mode. A path that somebody makes a link to elsewhere meanwhile is not followed.
+// taken off the mode. Where somebody has put something else in its place meanwhile, a link or a file, that is left alone.
 func setOwner(path string, uid, gid int, mode fs.FileMode) error {
 	if uid < 0 && gid < 0 && mode == 0 {
 		return nil
 	}
-	fd, err := linux.OpenPath(path)
+	fd, err := linux.OpenSocketFile(path)
 	if err != nil {
 		return err
 	}

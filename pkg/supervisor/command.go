@@ -66,3 +66,10 @@ func EnvKey(change string) string {
 	}
 	return strings.TrimSuffix(change, "-")
 }
+
+// NoEnvChange reports whether an entry is nothing that Command.Env may hold. Who complains of it does not quote it: it may be a
+// secret.
+func NoEnvChange(entry string) bool {
+	key := EnvKey(entry)
+	return key == "" || key == entry
+}

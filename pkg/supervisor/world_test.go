@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -16,7 +17,10 @@ import (
 
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/proc"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // The app's commands. Only their difference matters.
 var (

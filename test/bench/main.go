@@ -167,12 +167,13 @@ func (b *bench) measure(ctx context.Context, chosen []benchmark, document string
 		for _, t := range one.targets {
 			b.targets[t.key] = t
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
 		b.say("%s ...", one.name)
 		w := startWatch()
-		if err := one.run(ctx, b); err != nil {
+		err := one.run(ctx, b)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		if err != nil {
 			failed = append(failed, one.name)
 			b.say("FAILED: %s: %v", one.name, err)
 		}

@@ -71,7 +71,7 @@ var managers = []manager{
 	{"supervisor", func(b *bench, dir string) (*process, error) {
 		path, _ := find("supervisor")
 		conf := filepath.Join(dir, "supervisord.conf")
-		err := os.WriteFile(conf, []byte("[supervisord]\nnodaemon=true\nuser=root\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile="+
+		err := os.WriteFile(conf, []byte("[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile="+
 			filepath.Join(dir, "pid")+"\n[program:app]\ncommand="+idleApp+" infinity\n"), 0o644)
 		if err != nil {
 			return nil, err

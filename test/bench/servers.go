@@ -224,7 +224,6 @@ func serveSocketActivate(ctx context.Context, b *bench) (*served, error) {
 const supervisordConf = `
 [supervisord]
 nodaemon=true
-user=root
 logfile=/dev/null
 logfile_maxbytes=0
 pidfile=DIR/pid

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"unicode"
 
 	"github.com/go-logr/logr"
@@ -100,7 +101,7 @@ func readToken(path string) ([]byte, error) {
 	if path == "" {
 		return nil, errors.New("CRANK_CTL_TOKEN_FILE must name a file with a token")
 	}
-	file, err := os.Open(path)
+	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is refused, not waited for
 	if err != nil {
 		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %w", err)
 	}
@@ -108,6 +109,9 @@ func readToken(path string) ([]byte, error) {
 	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %w", err)
+	}
+	if owner := int(info.Sys().(*syscall.Stat_t).Uid); owner != 0 && owner != geteuid() {
+		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %s belongs to uid %d, who knows the token then: chown it to %d", path, owner, geteuid())
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || info.Size() > 4096 {
 		return nil, fmt.Errorf("CRANK_CTL_TOKEN_FILE: %s must be a small regular file of mode 0600, it is %s", path, info.Mode())

@@ -13,6 +13,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
+	"github.com/crankctl/crank/pkg/supervisor"
 )
 
 func socketPath(t *testing.T) string {
@@ -119,6 +120,10 @@ func TestBadAddresses(t *testing.T) {
 	os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600)
 	os.WriteFile(open, []byte("0123456789abcdef\n"), 0o644)
 	os.WriteFile(short, nil, 0o600)
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil { // nobody writes to it
+		t.Fatal(err)
+	}
 	for _, test := range []struct{ address, token, says string }{
 		{"@web", "", "abstract"},
 		{"/tmp/" + strings.Repeat("x", 120), "", "107"},
@@ -132,6 +137,8 @@ func TestBadAddresses(t *testing.T) {
 		{"tcp://127.0.0.1:0", open, "0600"},
 		{"tcp://127.0.0.1:0", short, "16 bytes"},
 		{"tcp://127.0.0.1:0", token + ".not", "CRANK_CTL_TOKEN_FILE"},
+		{"tcp://127.0.0.1:0", fifo, "regular file"},
+		{"tcp://127.0.0.1:0", filepath.Dir(token), "regular file"},
 	} {
 		if l, err := Listen(test.address, test.token); err == nil {
 			l.Close()
@@ -139,6 +146,26 @@ func TestBadAddresses(t *testing.T) {
 		} else if !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: %v, want %q", test.address, err, test.says)
 		}
+	}
+}
+
+// Who owns the token can read it, and is not crank's own user.
+func TestTokenOfAnotherUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can make a file for somebody else")
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(token, 12345, 0); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := Listen("tcp://127.0.0.1:0", token); err == nil {
+		l.Close()
+		t.Error("used")
+	} else if !strings.Contains(err.Error(), "belongs to uid 12345") {
+		t.Error(err)
 	}
 }
 
@@ -177,5 +204,49 @@ func TestTCPNeedsTheToken(t *testing.T) {
 	}
 	if ready, err := client.Ready(context.Background()); err != nil || !ready.Ready {
 		t.Errorf("%+v, %v", ready, err)
+	}
+}
+
+// A page in a browser on the same machine can send such requests: from another origin, or, once its name leads to 127.0.0.1
+// (DNS rebinding), from its own. It cannot know the token, and may not read the answer.
+func TestTCPFromABrowser(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen("tcp://127.0.0.1:0", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fake := servertest.New("web")
+	fake.OnSwap = func(supervisor.Request) (supervisor.Ticket, error) {
+		t.Error("a swap was asked for")
+		return supervisor.Ticket{}, errors.New("not here")
+	}
+	s := New(Options{Supervisor: fake})
+	go s.Serve(l)
+	defer s.Close()
+	for _, c := range []struct{ method, path, body string }{
+		{"GET", control.PathStatus, ""}, {"OPTIONS", control.PathRun, ""}, {"POST", control.PathReload, "{}"},
+		{"POST", control.PathRun, `{"command":["/bin/sh"]}`},
+	} {
+		request, _ := http.NewRequestWithContext(t.Context(), c.method, "http://"+l.Addr().String()+c.path, strings.NewReader(c.body))
+		request.Host = "rebound.example"
+		request.Header.Set("Origin", "http://evil.example")
+		request.Header.Set("Content-Type", "text/plain")
+		request.Header.Set("Access-Control-Request-Headers", "authorization")
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if response.StatusCode != http.StatusUnauthorized {
+			t.Errorf("%s %s: %s", c.method, c.path, response.Status)
+		}
+		for name := range response.Header {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("%s %s: %s lets a page of another origin in", c.method, c.path, name)
+			}
+		}
 	}
 }

@@ -24,7 +24,10 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/leak"
 )
+
+func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 
 // patience is for what must happen; nothing waits that long when it does.
 const patience = 20 * time.Second
@@ -131,7 +134,7 @@ func TestBadInput(t *testing.T) {
 		{"empty command word", post("/v1/run", `{"command":[""]}`), 400, "command"},
 		{"zero byte", post("/v1/run", `{"command":["a\u0000b"]}`), 400, "zero byte"},
 		{"relative cwd", post("/v1/run", `{"cwd":"tmp"}`), 400, "absolute"},
-		{"own variable", post("/v1/run", `{"env":["HOME"]}`), 400, "HOME"},
+		{"own variable", post("/v1/run", `{"env":["HOME"]}`), 400, "env: number 1 is neither"},
 		{"no variable", post("/v1/run", `{"env":["=x"]}`), 400, "env"},
 		{"start", post("/v1/run", `{"start":"soon"}`), 400, "start"},
 		{"stop", post("/v1/run", `{"stop":"-1"}`), 400, "stop"},
@@ -279,6 +282,124 @@ func TestClientChecksTheServer(t *testing.T) {
 			t.Errorf("a stranger's server: %v", err)
 		}
 	})
+}
+
+// Root talks to the crank of another user only where no third one can have put the socket, or any directory above it.
+func TestRootChecksTheWholePath(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	const user, stranger = 12345, 12346
+	for _, c := range []struct {
+		name  string
+		owner int
+		mode  os.FileMode
+		ok    bool
+	}{
+		{"root's", 0, 0o755, true},
+		{"the server's", user, 0o755, true},
+		{"everybody's, sticky", 0, 0o1777, true},
+		{"everybody's", 0, 0o777, false},
+		{"a group's", 0, 0o775, false},
+		{"a stranger's", stranger, 0o755, false},
+		{"a stranger's, sticky", stranger, 0o1777, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			parent, err := os.MkdirTemp("", "ctl")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(parent)
+			os.Chmod(parent, 0o755)
+			above := filepath.Join(parent, "above")
+			dir := filepath.Join(above, "crank")
+			if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, user, 0), os.Symlink(dir, parent+"/link"),
+				os.Symlink("link/web.ctl", parent+"/web.ctl")); err != nil {
+				t.Fatal(err)
+			}
+			asUID(t, user, func() {
+				l, err := net.Listen("unix", filepath.Join(dir, "web.ctl"))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				t.Cleanup(func() { l.Close() })
+			})
+			mode := c.mode & 0o777
+			if c.mode&0o1000 != 0 {
+				mode |= os.ModeSticky
+			}
+			if err := errors.Join(os.Chown(above, c.owner, 0), os.Chmod(above, mode)); err != nil {
+				t.Fatal(err)
+			}
+			for _, path := range []string{dir + "/web.ctl", parent + "/link/web.ctl", parent + "/web.ctl"} {
+				client, _ := control.NewClient(path, "")
+				conn, err := client.Dial(t.Context())
+				if err == nil {
+					conn.Close()
+				}
+				if (err == nil) != c.ok || err != nil && !errors.Is(err, control.ErrUnreachable) {
+					t.Errorf("%s: %v", path, err)
+				}
+			}
+		})
+	}
+}
+
+// Over TCP crankctl would send the token to whoever has the port, while crank is not there: another user must not get it.
+func TestClientChecksWhoListens(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"} {
+		got := make(chan int, 10)
+		var l net.Listener
+		listen := func() {
+			listener, err := net.Listen("tcp", address)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			l = listener
+			t.Cleanup(func() { listener.Close() })
+			go func() {
+				for {
+					conn, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					n, _ := conn.Read(make([]byte, 1000))
+					conn.Close()
+					got <- n
+				}
+			}()
+		}
+		host, _, _ := net.SplitHostPort(address)
+		if host == "0.0.0.0" || host == "::" {
+			host = "127.0.0.1"
+		}
+		client := func() *control.Client {
+			_, port, _ := net.SplitHostPort(l.Addr().String())
+			c, err := control.NewClient("tcp://"+net.JoinHostPort(host, port), token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c
+		}
+		listen()
+		client().Ready(t.Context())
+		if n := <-got; n == 0 {
+			t.Errorf("%s: crank's own user was asked nothing", address)
+		}
+		asUID(t, 12345, listen)
+		if _, err := client().Ready(t.Context()); !errors.Is(err, control.ErrUnreachable) || !strings.Contains(err.Error(), "12345") {
+			t.Errorf("%s: %v", address, err)
+		}
+		if n := <-got; n != 0 {
+			t.Errorf("%s: a stranger was sent %d bytes", address, n)
+		}
+	}
 }
 
 func TestClientRefusesWhatIsNoSocket(t *testing.T) {

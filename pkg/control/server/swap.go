@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,8 @@ func (s *Server) again(x *exchange, trigger supervisor.Trigger) error {
 	return s.swap(x, trigger, r, supervisor.Change{})
 }
 
-// changeOf checks everything that would otherwise fail only in the candidate.
+// changeOf checks everything that would otherwise fail only in the candidate. What is wrong is named by its place, since it
+// may hold a secret.
 func changeOf(r control.RunRequest) (supervisor.Change, error) {
 	change := supervisor.Change{Argv: r.Command, Dir: r.Cwd, Env: r.Env}
 	if len(r.Command) > 0 && r.Command[0] == "" {
@@ -48,16 +50,16 @@ func changeOf(r control.RunRequest) (supervisor.Change, error) {
 	if r.Cwd != "" && !filepath.IsAbs(r.Cwd) {
 		return change, invalidf(http.StatusBadRequest, "cwd: %q is not an absolute path", r.Cwd)
 	}
-	for _, text := range append(append([]string{r.Cwd}, r.Command...), r.Env...) {
-		if strings.ContainsRune(text, 0) {
-			return change, invalidf(http.StatusBadRequest, "%q contains a zero byte", text)
+	for _, field := range []struct {
+		name  string
+		texts []string
+	}{{"cwd", []string{r.Cwd}}, {"command", r.Command}, {"env", r.Env}} {
+		if i := slices.IndexFunc(field.texts, func(text string) bool { return strings.ContainsRune(text, 0) }); i >= 0 {
+			return change, invalidf(http.StatusBadRequest, "%s: number %d contains a zero byte", field.name, i+1)
 		}
 	}
-	for _, entry := range r.Env {
-		key := supervisor.EnvKey(entry)
-		if key == "" || key == entry {
-			return change, invalidf(http.StatusBadRequest, "env: %q is neither K=V nor K-", entry)
-		}
+	if i := slices.IndexFunc(r.Env, supervisor.NoEnvChange); i >= 0 {
+		return change, invalidf(http.StatusBadRequest, "env: number %d is neither K=V nor K-", i+1)
 	}
 	var err error
 	if change.Start, err = duration("start", r.Start); err != nil {

@@ -128,7 +128,7 @@ func server(via string) (serve func(context.Context) error, err error) {
 		return nil, errors.New("there is no listener")
 	}
 	srv := &http.Server{Handler: http.HandlerFunc(answer), ReadHeaderTimeout: time.Minute}
-	return func(ctx context.Context) error { return child.Serve(ctx, srv, listeners...) }, nil
+	return func(ctx context.Context) error { return child.Server{Quiet: true}.Serve(ctx, srv, listeners...) }, nil
 }
 
 var body = "generation " + os.Getenv("CRANK_GENERATION") + "\n"
