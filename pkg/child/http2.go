@@ -218,7 +218,7 @@ func (c *conn) insert(b []byte) {
 		return
 	}
 	if _, err := c.Conn.Write(b); err != nil {
-		c.Close()
+		_ = c.Close() // net/http finds out by itself
 	}
 }
 
@@ -261,7 +261,7 @@ func (c *conn) finish() bool {
 		return false
 	}
 	c.done = true
-	c.Conn.SetDeadline(time.Now().Add(linger))
+	c.SetDeadline(time.Now().Add(linger))
 	if _, err := c.Conn.Write(goAwayFrame(c.last)); err == nil {
 		_ = c.CloseWrite() // the reader closes it
 	}

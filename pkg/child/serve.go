@@ -188,7 +188,7 @@ func (c *conns) hook(srv *http.Server) {
 		if followed && conn.tls != nil {
 			r.TLS = conn.tlsState
 		}
-		if c.draining.Load() && !(followed && r.ProtoMajor == 2) {
+		if c.draining.Load() && (!followed || r.ProtoMajor < 2) { // HTTP/2 is told with GOAWAY
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)
