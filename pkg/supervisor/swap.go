@@ -280,13 +280,13 @@ func (s *Supervisor) promote(g *generation, cause string) {
 	s.candidate, s.current = nil, g
 	g.wasCurrent, s.lastCurrent = true, g
 	s.become(g, Ready, cause)
-	g.child.Promote()
 	s.fallback = nil
 	s.restart.died = nil
 	if old != nil {
 		old.swapID = g.swapID
 		s.leave(old, s.swapSignal(), s.stopLimit(old), "replaced by generation "+strconv.Itoa(g.n))
 	}
+	g.child.Promote() // it looks through all processes: the old one need not wait for that
 	saved := s.remember(g.cmd)
 	s.answer(g, "", Outcome{OK: true, Saved: saved})
 }
