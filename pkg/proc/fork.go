@@ -219,6 +219,9 @@ func (c *child) run() {
 	}
 	// What crank ignores would be ignored by the app as well; what it handles, the runtime has reset (clearSignalHandlers).
 	for n := uintptr(1); n <= 64; n++ {
+		if n == 32 { // SIGCANCEL of the C library: the runtime leaves it as it found it (runtime/signal_unix.go, sigInstallGoHandler)
+			continue
+		}
 		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&c.byDefault)), 0, 8, 0, 0)
 	}
 	for i, ignored := range c.ignore {

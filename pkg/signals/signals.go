@@ -18,7 +18,8 @@ import (
 )
 
 // The last signal, SIGRTMAX, and the first that the Go runtime leaves to programs: 32 and 33 are
-// the C library's, 34 is used to set user ids in all threads (runtime/sigtab_linux_generic.go).
+// the C library's, and 33 is also how the runtime sets user ids in all threads (runtime/os_linux.go, sigPerThreadSyscall); 34 is the
+// C library musl's (runtime/sigtab_linux_generic.go).
 const (
 	last          = 64
 	firstRealTime = 35

@@ -5,7 +5,7 @@
 // connection that is in the middle of something when the app is asked to stop. Of the usual ways it is shown that
 // they do lose requests, so that we learn when one of them does no longer, and how many is printed.
 //
-// A language that is not installed is said loudly, and is an error with CRANK_APPS_REQUIRE=1. The figures of the
+// A language that is not installed is said loudly, and is an error with REQUIRE_APPS=1. The figures of the
 // document are from a longer run:
 //
 //	go test -v -timeout 30m ./test/apps -all
@@ -35,7 +35,7 @@ const (
 
 var (
 	all      = flag.Bool("all", false, "take more swaps, and what takes long to build")
-	required = os.Getenv("CRANK_APPS_REQUIRE") != ""
+	required = os.Getenv("REQUIRE_APPS") != ""
 )
 
 // bin is where crank, crankctl and the app under test are.

@@ -3,7 +3,7 @@
 //
 // It is a module of its own, so that crank does not depend on go-systemd. The other programs are those of
 // Debian's packages; "go test" without arguments says of each one that is missing that it was not tested,
-// and with CRANK_CLIENTS_REQUIRE=1 that fails.
+// and with REQUIRE_CLIENTS=1 that fails.
 package clients
 
 import (
@@ -123,7 +123,7 @@ func TestClients(t *testing.T) {
 func notTested(t *testing.T, what, why string, out []byte) {
 	t.Helper()
 	fmt.Printf("NOT TESTED: %s: %s\n", what, why)
-	if os.Getenv("CRANK_CLIENTS_REQUIRE") != "" {
+	if os.Getenv("REQUIRE_CLIENTS") != "" {
 		t.Errorf("not tested: %s: %s\n%s", what, why, out)
 	}
 }

@@ -20,6 +20,9 @@ var inheriting = []behaviour{
 	{name: "HUP and INT that were ignored (nohup) stay ignored", check: func(p *program, _ []string) error {
 		return asPlain(p, spec.Spec{Ignore: []syscall.Signal{1, 2}}, masks)
 	}},
+	{name: "32, which is the C library's, stays ignored", check: func(p *program, _ []string) error {
+		return asPlain(p, spec.Spec{Ignore: []syscall.Signal{32}}, masks)
+	}},
 	{name: "other signals that were ignored stay ignored", check: func(p *program, _ []string) error {
 		return asPlain(p, spec.Spec{Ignore: []syscall.Signal{3, 11, 15, 20, 21, 22, 40}}, masks)
 	}, lacks: "the Go runtime has put its handlers in their place before any package is initialised"},

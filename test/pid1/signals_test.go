@@ -88,6 +88,11 @@ func reaches(p *program, flags []string, signals []syscall.Signal, want uint64) 
 		}
 	}
 	return inBlocked(p, flags, func(c *container, pid int) error {
+		if p.ours() {
+			if err := eventually(func() error { return catches(c.pid) }); err != nil {
+				return err
+			}
+		}
 		for _, sig := range signals {
 			if err := c.signal(sig); err != nil {
 				return fmt.Errorf("signal %d: %w", sig, err)
@@ -108,6 +113,15 @@ func reaches(p *program, flags []string, signals []syscall.Signal, want uint64) 
 		}
 		return nil
 	})
+}
+
+// catches says whether crank has come to ask for the last signal; those that nobody sends in the first milliseconds it
+// asks for when the app has been started (docs/pid1.md, "The first moments").
+func catches(pid int) error {
+	if caught, _ := strconv.ParseUint(statusOf(pid, "SigCgt"), 16, 64); caught&bit(64) == 0 {
+		return fmt.Errorf("crank catches %s", names(caught))
+	}
+	return nil
 }
 
 // everySignal sends CONT apart: the kernel drops pending stop signals for it, and it for them (signal(7)).

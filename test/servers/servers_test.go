@@ -6,7 +6,7 @@
 // addresses, ports and paths are replaced (see recipe).
 //
 // By itself the test takes the core servers, with -all every one. One that is not installed is said loudly, and is
-// an error with CRANK_SERVERS_REQUIRE=1:
+// an error with REQUIRE_SERVERS=1:
 //
 //	go test -v ./test/servers -all
 //	go test -v ./test/servers -all -run 'TestServers/all/^nginx$'
@@ -76,7 +76,7 @@ var servers = []server{
 
 var (
 	all      = flag.Bool("all", false, "test every server of the table, not only the core")
-	required = os.Getenv("CRANK_SERVERS_REQUIRE") != ""
+	required = os.Getenv("REQUIRE_SERVERS") != ""
 )
 
 const (

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func setUp() (int, error) {
 	if out, err := exec.Command("kubectl", "get", "--raw=/readyz", "--request-timeout=10s").CombinedOutput(); err != nil {
 		missing := fmt.Errorf("NOT TESTED: no Kubernetes cluster answers: %w %s", err, strings.TrimSpace(string(out)))
-		if os.Getenv("CRANK_E2E_REQUIRE") != "" {
+		if os.Getenv("REQUIRE_E2E") != "" {
 			return 1, missing
 		}
 		return 0, missing

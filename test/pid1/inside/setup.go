@@ -4,9 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/signal"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -95,9 +95,20 @@ func limits(s *spec.Spec) error {
 
 func signals(s *spec.Spec) error {
 	for _, sig := range s.Ignore {
-		signal.Ignore(sig)
+		if err := ignore(sig); err != nil {
+			return err
+		}
 	}
 	return block(s.Block...)
+}
+
+// ignore asks the kernel: signal.Ignore knows nothing of 32.
+func ignore(sig syscall.Signal) error {
+	action := [4]uintptr{1} // SIG_IGN, no flags, no mask
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno != 0 {
+		return fmt.Errorf("cannot ignore signal %d: %w", sig, errno)
+	}
+	return nil
 }
 
 // block sets the signal mask of this thread, which execve(2) keeps.
