@@ -45,6 +45,7 @@ type options struct {
 	printAccepted                    bool
 	stderr                           string
 	orphan                           bool
+	orders
 }
 
 func (o *options) flags() *flag.FlagSet {
@@ -79,6 +80,7 @@ func (o *options) flags() *flag.FlagSet {
 	fs.BoolVar(&o.printAccepted, "print-accepted", false, "with -exit-when-settling: at the end accept no more, and write on stderr how many connections were accepted")
 	fs.StringVar(&o.stderr, "stderr", "", "write this `text` and a newline to stderr")
 	fs.BoolVar(&o.orphan, "orphan", false, "internal: be one of -orphans")
+	o.orders.flags(fs)
 	return fs
 }
 
@@ -130,6 +132,9 @@ func (o options) run() error {
 		return err
 	}
 	o.dieLater()
+	if err := o.followOrder(); err != nil {
+		return err
+	}
 	if !o.exitSettling {
 		o.exitLater(nil) // before anything is said, where that is now
 	}
@@ -148,7 +153,9 @@ func (o options) run() error {
 		s.start(ctx)
 	}
 	<-ctx.Done()
-	return s.wait()
+	err = s.wait()
+	await(context.Background(), o.leaveWhen)
+	return err
 }
 
 // asked returns a context that ends when the app is asked to end.
@@ -193,6 +200,9 @@ func (o options) becomeReady(ctx context.Context) bool {
 		return false
 	case <-time.After(o.readyAfter):
 	}
+	if await(ctx, o.readyWhen); ctx.Err() != nil {
+		return false
+	}
 	if o.eat > 0 {
 		eat(o.eat)
 	}
@@ -208,7 +218,7 @@ func (o options) becomeReady(ctx context.Context) bool {
 		o.say("\n")
 		return true
 	default:
-		o.say("READY=1")
+		o.sayReady()
 		return true
 	}
 	return false

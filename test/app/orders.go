@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"syscall"
+	"time"
+)
+
+// orders are what a test has the app do at a moment of the test's choice: when a file appears.
+type orders struct {
+	readyWhen, leaveWhen string
+	order, orderWhen     string
+	killAtReady          int
+}
+
+func (o *orders) flags(fs *flag.FlagSet) {
+	fs.StringVar(&o.readyWhen, "ready-when", "", "say READY once this `file` exists")
+	fs.StringVar(&o.leaveWhen, "leave-when", "", "once drained, do not end before this `file` exists")
+	fs.StringVar(&o.order, "order", "", "`what` to do on -order-when, without it before READY: "+
+		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), stop (SIGSTOP)")
+	fs.StringVar(&o.orderWhen, "order-when", "", "the `file` whose existence is the order")
+	fs.IntVar(&o.killAtReady, "kill-at-ready", 0, "with READY, kill the process of this `pid`")
+}
+
+// followOrder carries out the order; one that is to come later on a goroutine that ends with the process.
+func (o options) followOrder() error {
+	switch {
+	case o.order == "":
+		return nil
+	case o.orderWhen == "":
+		return o.carryOut()
+	}
+	go func() {
+		await(context.Background(), o.orderWhen)
+		if err := o.carryOut(); err != nil {
+			fmt.Fprintln(os.Stderr, "app:", err)
+		}
+	}()
+	return nil
+}
+
+func (o options) carryOut() error {
+	switch o.order {
+	case "daemon":
+		o.orphans, o.orphansSetsid = 1, true
+		if err := startOrphans(o); err != nil {
+			return err
+		}
+		os.Exit(0)
+	case "double-fork":
+		between, err := os.StartProcess("/proc/self/exe",
+			[]string{"app-between", "-serve", "none", "-orphans", "1", "-orphans-setsid", "-orphan-life", o.orphanLife.String(), "-exit", "0"},
+			&os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
+		if err != nil {
+			return err
+		}
+		_, err = between.Wait()
+		return err
+	case "stop":
+		return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+	}
+	return fmt.Errorf("cannot do %q", o.order)
+}
+
+// await returns when the file exists, or ctx ends; at once where there is no name.
+func await(ctx context.Context, path string) {
+	for path != "" && ctx.Err() == nil {
+		if _, err := os.Stat(path); err == nil {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// sayReady says READY=1, and kills whom it was told to in the same moment.
+func (o options) sayReady() {
+	o.say("READY=1")
+	if o.killAtReady > 0 {
+		syscall.Kill(o.killAtReady, syscall.SIGKILL)
+	}
+}
