@@ -1,0 +1,93 @@
+package faults
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+const (
+	document   = "../../docs/guarantees.md"
+	tableBegin = "<!-- faults: make faults -->\n"
+	tableEnd   = "<!-- end of faults -->\n"
+)
+
+// print prints what was found, and with -update writes it into the document.
+func (r *results) print(t *testing.T, table []*fault) {
+	text := r.markdown(table)
+	t.Logf("\n%s", text)
+	for _, line := range r.notTested {
+		t.Log(line)
+	}
+	t.Logf("%d cells, %d survived, %d not tested", r.cells, r.survived, len(r.notTested))
+	if !*update {
+		return
+	}
+	switch {
+	case !*all:
+		t.Error("-update without -all would leave most of the matrix empty")
+	case t.Failed():
+		t.Error("not written: the matrix is not what it should be")
+	default:
+		if err := splice(document, text); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// markdown is the matrix, and below it each cell in words.
+func (r *results) markdown(table []*fault) string {
+	var text strings.Builder
+	text.WriteString("| fault | " + strings.Join(momentNames[:], " | ") + " |\n|---|" + strings.Repeat("---|", int(moments)) + "\n")
+	for _, f := range table {
+		text.WriteString("| " + f.name + " |")
+		for m := range moments {
+			found, ok := r.texts[key(f, m)]
+			if !ok {
+				found = "-"
+			}
+			text.WriteString(" " + found + " |")
+		}
+		text.WriteString("\n")
+	}
+	text.WriteString("\nIn words:\n\n")
+	for _, f := range table {
+		fmt.Fprintf(&text, "- **%s.** %s\n", f.name, f.words())
+	}
+	return text.String()
+}
+
+// words says what the cells of a row say, those that say the same together.
+func (f *fault) words() string {
+	var sentences []string
+	names := map[string][]string{}
+	for m, e := range f.at {
+		if e.words == "" {
+			continue
+		}
+		if names[e.words] == nil {
+			sentences = append(sentences, e.words)
+		}
+		names[e.words] = append(names[e.words], momentNames[m])
+	}
+	for i, s := range sentences {
+		sentences[i] = strings.Join(names[s], ", ") + ": " + s + "."
+	}
+	text := strings.Join(sentences, " ")
+	return strings.ToUpper(text[:1]) + text[1:]
+}
+
+// splice replaces what is between the markers of the matrix.
+func splice(path, text string) error {
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	before, rest, ok := strings.Cut(string(old), tableBegin)
+	_, after, ok2 := strings.Cut(rest, tableEnd)
+	if !ok || !ok2 {
+		return fmt.Errorf("%s has no markers of the matrix", path)
+	}
+	return os.WriteFile(path, []byte(before+tableBegin+text+tableEnd+after), 0o644)
+}

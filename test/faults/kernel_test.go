@@ -1,0 +1,181 @@
+package faults
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kernelFaults are what the kernel refuses.
+func kernelFaults() []*fault {
+	return []*fault{
+		{
+			name:    "fork fails (EAGAIN)",
+			missing: withoutProgram("prlimit"),
+			setup:   (*cell).anotherUser,
+			inject:  (*cell).limitForks,
+			at: [moments]expectation{
+				beforeStart: none("a Go program that cannot make a thread does not run"),
+				starting:    rare(swaps, "the candidate runs already, and needs no fork to become current"),
+				settling:    rare(swaps, "the candidate runs already, and needs no fork to become current"),
+				ready:       often(servesOn, "the candidate cannot be forked; the answer says so"),
+				draining:    rare(servesOn, "nobody is forked"),
+				stopping:    often(endsWith(0), "the app drains as ever"),
+			},
+		},
+		{
+			name: "no descriptor is left (EMFILE)",
+			setup: func(c *cell) {
+				if c.moment == beforeStart {
+					c.wrap = []string{"sh", "-c", `ulimit -n 8 && exec "$@"`, "sh"}
+				}
+			},
+			inject: func(c *cell) {
+				if c.moment != beforeStart {
+					c.limit(unix.RLIMIT_NOFILE, 1)
+				}
+			},
+			unreachable: true,
+			at: [moments]expectation{
+				beforeStart: often(endsWith(125), "crank says what it could not open"),
+				starting:    rare(swaps, "the candidate has its descriptors already"),
+				settling:    rare(swaps, "the candidate has its descriptors already"),
+				ready:       often(servesOn, "the candidate gets no sockets and is not started; crankctl is answered once there are descriptors again"),
+				draining:    rare(servesOn, "nothing is opened"),
+				stopping:    often(endsWith(0), "the app drains as ever"),
+			},
+		},
+		{
+			name: "crank is stopped for longer than every deadline (SIGSTOP, SIGCONT)",
+			setup: func(c *cell) {
+				c.flags = append(c.flags, "-start", "6s", "-stop", "6s")
+			},
+			inject: func(c *cell) {
+				c.signal(syscall.SIGSTOP)
+				c.onUndo(func() { c.signal(syscall.SIGCONT) })
+				c.eventually("crank is stopped", func() error { return inState(c.pid(), "T") })
+				time.Sleep(7 * time.Second) // the fault is that this much time passes
+				c.signal(syscall.SIGCONT)
+			},
+			at: [moments]expectation{
+				starting: often(swaps, "the time is not charged: the candidate has its -start from then on"),
+				settling: rare(swaps, "the time is not charged"),
+				ready:    rare(swaps, "nothing has happened"),
+				draining: rare(servesOn, "the time is not charged: the leaving one is not killed"),
+				stopping: rare(endsWith(0), "the time is not charged: the app is not killed"),
+			},
+		},
+		{
+			name: "crank has 5 % of a CPU",
+			inject: func(c *cell) {
+				done := make(chan struct{})
+				ended := make(chan struct{})
+				go func() {
+					defer close(ended)
+					for {
+						c.process.Process.Signal(syscall.SIGSTOP)
+						time.Sleep(95 * time.Millisecond)
+						c.process.Process.Signal(syscall.SIGCONT)
+						select {
+						case <-done:
+							return
+						case <-time.After(5 * time.Millisecond):
+						}
+					}
+				}()
+				c.onUndo(func() { close(done); <-ended })
+			},
+			late: true,
+			at: [moments]expectation{
+				beforeStart: rare(starts, "slower, and no more than that"),
+				starting:    rare(swaps, "slower, and no more than that"),
+				settling:    rare(swaps, "slower, and no more than that"),
+				ready:       often(swaps, "slower, and no more than that"),
+				draining:    rare(servesOn, "slower, and no more than that"),
+				stopping:    rare(endsWith(0), "slower, and no more than that"),
+			},
+		},
+	}
+}
+
+// nextUser is a user id that no other cell has.
+var nextUser atomic.Uint32
+
+// anotherUser has crank run as a user of its own, whose limits are its own and whom permissions bind. Where the test is
+// not root it is the test's own user, whom they bind as well.
+func (c *cell) anotherUser() {
+	c.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	id := 47000 + nextUser.Add(1)
+	c.user = &syscall.Credential{Uid: id, Gid: id}
+	c.must(os.Mkdir(c.prefix, 0o711))
+	c.must(os.Chown(c.prefix, int(id), int(id)))
+}
+
+// limit lowers a limit of crank, which runs, until undo.
+func (c *cell) limit(resource int, to uint64) {
+	c.Helper()
+	var old unix.Rlimit
+	c.must(unix.Prlimit(c.pid(), resource, nil, &old))
+	c.must(unix.Prlimit(c.pid(), resource, &unix.Rlimit{Cur: to, Max: old.Max}, nil))
+	c.onUndo(func() {
+		if err := unix.Prlimit(c.pid(), resource, &old, nil); err != nil && !c.over() {
+			c.Errorf("the limit cannot be given back: %v", err)
+		}
+	})
+}
+
+// limitForks keeps crank from making processes and threads, until undo. The user does it that crank runs as: root may
+// not everywhere.
+func (c *cell) limitForks() {
+	c.Helper()
+	var old unix.Rlimit
+	c.must(unix.Prlimit(c.pid(), unix.RLIMIT_NPROC, nil, &old))
+	set := func(to uint64) error {
+		soft := "unlimited"
+		if to != unix.RLIM_INFINITY {
+			soft = fmt.Sprint(to)
+		}
+		cmd := exec.Command("prlimit", fmt.Sprintf("--pid=%d", c.pid()), "--nproc="+soft+":")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.user}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
+		}
+		return nil
+	}
+	c.must(set(1)) // its user has more threads than that: none can be added
+	c.onUndo(func() {
+		if err := set(old.Cur); err != nil && !c.over() {
+			c.Error(err)
+		}
+	})
+}
+
+// withoutProgram says that a program is missing.
+func withoutProgram(name string) func() string {
+	return func() string {
+		if _, err := exec.LookPath(name); err != nil {
+			return "it needs " + name
+		}
+		return ""
+	}
+}
+
+// inState reports whether a process is in a state of /proc/PID/stat.
+func inState(pid int, want string) error {
+	if got, _ := stat(pid); got != want {
+		return stateError(got)
+	}
+	return nil
+}
+
+type stateError string
+
+func (e stateError) Error() string { return "it is in state " + string(e) }

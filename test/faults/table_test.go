@@ -1,0 +1,8 @@
+package faults
+
+import "slices"
+
+// faults is the table.
+func faults() []*fault {
+	return slices.Concat(kernelFaults())
+}
