@@ -137,7 +137,7 @@ func (c *cell) limit(resource int, to uint64) {
 func (c *cell) limitForks() {
 	c.Helper()
 	var old unix.Rlimit
-	c.must(unix.Prlimit(c.pid(), unix.RLIMIT_NPROC, nil, &old))
+	c.must(unix.Getrlimit(unix.RLIMIT_NPROC, &old)) // which crank has inherited
 	set := func(to uint64) error {
 		soft := "unlimited"
 		if to != unix.RLIM_INFINITY {
