@@ -571,20 +571,27 @@ func (c *cell) checkLog() {
 
 // clean ends what a cell that has failed has left.
 func (c *cell) clean() {
-	for _, f := range slices.Backward(c.undoing) {
-		f()
-	}
-	if c.process != nil && c.process.Process != nil {
-		if !c.over() {
-			c.process.Process.Kill()
-			<-c.ended
-		}
-		for _, pid := range c.processes() {
-			syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
+	c.end()
 	if log, err := os.ReadFile(filepath.Join(c.dir, "log")); c.Failed() && err == nil {
 		c.Logf("the end of the log:\n%s", log[max(0, len(log)-6<<10):])
 	}
 	os.RemoveAll(c.dir)
+}
+
+// end ends what a cell has begun.
+func (c *cell) end() {
+	for _, f := range slices.Backward(c.undoing) {
+		f()
+	}
+	c.undoing = nil
+	if c.process == nil || c.process.Process == nil {
+		return
+	}
+	if !c.over() {
+		c.process.Process.Kill()
+		<-c.ended
+	}
+	for _, pid := range c.processes() {
+		syscall.Kill(pid, syscall.SIGKILL)
+	}
 }

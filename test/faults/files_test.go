@@ -1,0 +1,236 @@
+package faults
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+)
+
+// fileFaults are what happens to crank's files and to the app's binary.
+func fileFaults() []*fault {
+	return []*fault{
+		{
+			name:    "disk full (ENOSPC)",
+			missing: withoutMount,
+			setup:   func(c *cell) { c.mount("size=64k") },
+			inject: func(c *cell) {
+				c.fill("fill")
+			},
+			at: [moments]expectation{
+				beforeStart: often(starts, "the control socket needs no block; the command is not saved, and the log says so"),
+				starting:    rare(swaps, "the command is not saved, and the answer says so"),
+				settling:    rare(swaps, "the command is not saved, and the answer says so"),
+				ready:       often(swaps, "the command is not saved, and the answer says so"),
+				draining:    rare(servesOn, "nothing is written"),
+				stopping:    rare(endsWith(0), "nothing is written"),
+			},
+		},
+		{
+			name:    "no inode is left (ENOSPC)",
+			missing: withoutMount,
+			setup:   func(c *cell) { c.mount("size=1m,nr_inodes=30") },
+			inject: func(c *cell) {
+				for i := range 30 {
+					path := filepath.Join(c.prefix, fmt.Sprint("fill", i))
+					if os.WriteFile(path, nil, 0o644) != nil {
+						return
+					}
+					c.onUndo(func() { c.must(os.Remove(path)) })
+				}
+				c.Error("there are inodes left")
+			},
+			at: [moments]expectation{
+				beforeStart: rare(endsWith(125), "the runtime directory that was named cannot be used"),
+				starting:    rare(swaps, "the command is not saved, and the answer says so"),
+				settling:    rare(swaps, "the command is not saved, and the answer says so"),
+				ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
+				draining:    rare(servesOn, "nothing is made"),
+				stopping:    rare(endsWith(0), "nothing is made"),
+			},
+		},
+		{
+			name:    "the runtime directory is read-only (EROFS)",
+			missing: withoutMount,
+			setup:   func(c *cell) { c.mount("size=1m") },
+			inject: func(c *cell) {
+				c.remount(syscall.MS_RDONLY)
+				c.onUndo(func() { c.remount(0) })
+			},
+			at: [moments]expectation{
+				beforeStart: often(endsWith(125), "the runtime directory that was named cannot be used"),
+				starting:    rare(swaps, "the command is not saved, and the answer says so"),
+				settling:    rare(swaps, "the command is not saved, and the answer says so"),
+				ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
+				draining:    rare(servesOn, "nothing is written"),
+				stopping:    rare(endsWith(0), "the files of sockets stay"),
+			},
+		},
+		{
+			name:  "the runtime directory is forbidden (EACCES)",
+			setup: (*cell).anotherUser,
+			inject: func(c *cell) {
+				c.must(os.MkdirAll(c.prefix, 0o711))
+				c.must(os.Chmod(c.prefix, 0))
+				c.onUndo(func() { c.must(os.Chmod(c.prefix, 0o711)) })
+			},
+			unreachable: true, // unless the test is root
+			at: [moments]expectation{
+				beforeStart: often(endsWith(125), "the runtime directory that was named cannot be used"),
+				starting:    rare(swaps, "the command is not saved, and the answer says so"),
+				settling:    rare(swaps, "the command is not saved, and the answer says so"),
+				ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
+				draining:    rare(servesOn, "nothing is written"),
+				stopping:    rare(endsWith(0), "the files of sockets stay"),
+			},
+		},
+		{
+			name:        "the runtime directory is deleted",
+			inject:      func(c *cell) { c.must(os.RemoveAll(c.prefix)) },
+			unreachable: true, lost: true,
+			at: [moments]expectation{
+				starting: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				settling: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				ready:    often(swaps, "HUP swaps; crankctl reaches crank no more"),
+				draining: rare(servesOn, "HUP swaps; crankctl reaches crank no more"),
+				stopping: rare(endsWith(0), "nothing is missed"),
+			},
+		},
+		{
+			name:        "the control socket is deleted",
+			inject:      func(c *cell) { c.must(os.Remove(filepath.Join(c.prefix, "app.ctl"))) },
+			unreachable: true, lost: true,
+			at: [moments]expectation{
+				starting: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				settling: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				ready:    often(swaps, "HUP swaps; crankctl reaches crank no more"),
+				draining: rare(servesOn, "HUP swaps; crankctl reaches crank no more"),
+				stopping: rare(endsWith(0), "nothing is missed"),
+			},
+		},
+		{
+			name:  "the binary is replaced while it runs",
+			setup: func(c *cell) { c.own() },
+			inject: func(c *cell) {
+				c.must(replace(c.app[0], func(b []byte) []byte { return append(b, 0) }))
+			},
+			at: [moments]expectation{
+				starting: rare(swaps, "the candidate is the old one, and the next one the new one"),
+				settling: rare(swaps, "the candidate is the old one, and the next one the new one"),
+				ready:    often(swaps, "the new one is run"),
+				draining: rare(servesOn, "those that run keep theirs"),
+				stopping: rare(endsWith(0), "those that run keep theirs"),
+			},
+		},
+		{
+			name:  "the new binary is still being written (ETXTBSY)",
+			setup: func(c *cell) { c.own() },
+			inject: func(c *cell) {
+				c.must(replace(c.app[0], func(b []byte) []byte { return b }))
+				c.must(c.holdForWriting(c.app[0]))
+			},
+			at: [moments]expectation{
+				beforeStart: often(endsWith(126), "the command cannot be executed"),
+				starting:    rare(swaps, "the candidate runs already"),
+				settling:    rare(swaps, "the candidate runs already"),
+				ready:       often(servesOn, "the candidate cannot be executed, and the answer says why"),
+				draining:    rare(servesOn, "nothing is executed"),
+				stopping:    rare(endsWith(0), "nothing is executed"),
+			},
+		},
+		{
+			name:  "the new binary is cut off",
+			setup: func(c *cell) { c.own() },
+			inject: func(c *cell) {
+				c.must(replace(c.app[0], func(b []byte) []byte { return b[:len(b)/2] }))
+			},
+			undo: func(c *cell) { c.must(replace(c.app[0], func(b []byte) []byte { return b })) },
+			at: [moments]expectation{
+				beforeStart: often(ends, "with 126 where the kernel refuses it, else with what ends it"),
+				starting:    rare(swaps, "the candidate runs already"),
+				settling:    rare(swaps, "the candidate runs already"),
+				ready:       often(servesOn, "the candidate fails"),
+				draining:    rare(servesOn, "nothing is executed"),
+				stopping:    rare(endsWith(0), "nothing is executed"),
+			},
+		},
+	}
+}
+
+// withoutMount says why there can be no mount.
+func withoutMount() string {
+	dir, err := os.MkdirTemp("", "f")
+	if err != nil {
+		return err.Error()
+	}
+	defer os.Remove(dir)
+	if err := syscall.Mount("faults", dir, "tmpfs", 0, "size=64k"); err != nil {
+		return "a file system cannot be mounted: " + err.Error()
+	}
+	if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// mount makes the runtime directory a small file system of its own.
+func (c *cell) mount(options string) {
+	c.Helper()
+	c.must(os.Mkdir(c.prefix, 0o711))
+	c.must(syscall.Mount("faults", c.prefix, "tmpfs", 0, options+",mode=0711"))
+	c.Cleanup(func() {
+		c.end()
+		if err := syscall.Unmount(c.prefix, syscall.MNT_DETACH); err != nil {
+			c.Error(err)
+		}
+	})
+}
+
+func (c *cell) remount(flags uintptr) {
+	c.Helper()
+	c.must(syscall.Mount("faults", c.prefix, "tmpfs", syscall.MS_REMOUNT|flags, ""))
+}
+
+// fill writes until no block is left, until undo.
+func (c *cell) fill(name string) {
+	c.Helper()
+	path := filepath.Join(c.prefix, name)
+	file, err := os.Create(path)
+	c.must(err)
+	defer file.Close()
+	page := make([]byte, 4096)
+	for range 1000 {
+		if _, err = file.Write(page); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		c.Fatalf("the disk is not full: %v", err)
+	}
+	c.onUndo(func() { c.must(os.Remove(path)) })
+}
+
+// holdForWriting has another process hold a file open for writing, until undo.
+func (c *cell) holdForWriting(path string) error {
+	cmd := exec.Command("sh", "-c", `exec 3>>"$1" && echo held && read end`, "sh", path)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	c.onUndo(func() {
+		stdin.Close()
+		cmd.Wait()
+	})
+	_, err = bufio.NewReader(stdout).ReadString('\n')
+	return err
+}
