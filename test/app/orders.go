@@ -20,7 +20,7 @@ func (o *orders) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.readyWhen, "ready-when", "", "say READY once this `file` exists")
 	fs.StringVar(&o.leaveWhen, "leave-when", "", "once drained, do not end before this `file` exists")
 	fs.StringVar(&o.order, "order", "", "`what` to do on -order-when, without it before READY: "+
-		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), stop (SIGSTOP)")
+		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), stop (SIGSTOP), flood (notifications from two senders while the file exists)")
 	fs.StringVar(&o.orderWhen, "order-when", "", "the `file` whose existence is the order")
 	fs.IntVar(&o.killAtReady, "kill-at-ready", 0, "with READY, kill the process of this `pid`")
 }
@@ -59,6 +59,10 @@ func (o options) carryOut() error {
 		}
 		_, err = between.Wait()
 		return err
+	case "flood":
+		go o.flood()
+		o.flood()
+		return nil
 	case "stop":
 		return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
 	}
@@ -80,5 +84,17 @@ func (o options) sayReady() {
 	o.say("READY=1")
 	if o.killAtReady > 0 {
 		syscall.Kill(o.killAtReady, syscall.SIGKILL)
+	}
+}
+
+// flood sends notifications as fast as they are taken.
+func (o options) flood() {
+	for {
+		if _, err := os.Stat(o.orderWhen); err != nil {
+			return
+		}
+		for range 100 {
+			o.say("STATUS=flood")
+		}
 	}
 }

@@ -41,6 +41,8 @@ type cell struct {
 	stdout    *os.File
 	stderr    *os.File
 
+	reader, writer *os.File // of a stream that is a pipe
+
 	process  *exec.Cmd
 	ended    chan struct{} // closed when process has been waited for
 	client   *control.Client
@@ -470,6 +472,10 @@ func (c *cell) observeCandidate() outcome {
 // after checks that crank is as before: it answers, swaps, and ends.
 func (c *cell) after() {
 	c.Helper()
+	if !c.over() && c.fault.broken {
+		c.signal(syscall.SIGTERM)
+		c.observeEnd()
+	}
 	if !c.over() {
 		if c.base == 0 && c.moment == beforeStart && !c.fault.lost {
 			c.idle()

@@ -1,0 +1,149 @@
+package faults
+
+import (
+	"fmt"
+	"syscall"
+)
+
+// appFaults are what the app does.
+func appFaults() []*fault {
+	return []*fault{
+		{
+			name:   "the app forks a daemon and exits 0",
+			setup:  func(c *cell) { ordering(c, "daemon") },
+			inject: (*cell).give,
+			at: [moments]expectation{
+				beforeStart: rare(endsWith(0), "the launched process was the app: it has ended, and the daemon is ended too"),
+				starting:    often(servesOn, "the candidate has exited before it was ready; the daemon is ended"),
+				settling:    rare(servesOn, "the candidate has exited; the daemon is ended"),
+				ready:       often(endsWith(0), "the app has ended, and the daemon is ended too"),
+				draining:    rare(endsWith(0), "the app has ended, and the daemon is ended too"),
+				stopping:    rare(endsWith(0), "the daemon is ended too"),
+			},
+		},
+		{
+			name:   "the app double-forks and goes on",
+			setup:  func(c *cell) { ordering(c, "double-fork") },
+			inject: (*cell).give,
+			at: [moments]expectation{
+				beforeStart: rare(starts, "the process in the background belongs to the generation"),
+				starting:    rare(swaps, "the process in the background belongs to the generation"),
+				settling:    rare(swaps, "the process in the background belongs to the generation"),
+				ready:       often(swaps, "what the old one has started is asked to stop with it, and killed at -stop"),
+				draining:    rare(kills, "what it has started ignores TERM and is killed at -stop"),
+				stopping:    rare(endsWith(0), "what it has started is killed at -stop"),
+			},
+		},
+		{
+			name: "the app ignores TERM",
+			setup: func(c *cell) {
+				c.flags = append(c.flags, "-stop", "1s")
+				c.app = append(c.app[:1:1], "-ignore-term")
+				c.candidate = append(c.candidate, "-ignore-term")
+			},
+			code: 0,
+			at: [moments]expectation{
+				starting: rare(swaps, "the old one is killed at -stop"),
+				settling: rare(swaps, "the old one is killed at -stop"),
+				ready:    rare(swaps, "the old one is killed at -stop"),
+				draining: often(kills, "it is killed at -stop"),
+				stopping: often(endsWith(137), "it is killed at -stop"),
+			},
+		},
+		{
+			name: "the app stops itself (SIGSTOP)",
+			setup: func(c *cell) {
+				c.flags = append(c.flags, "-stop", "1s", "-start", "2s")
+				ordering(c, "stop")
+			},
+			inject: func(c *cell) {
+				c.give()
+				if c.moment > settling {
+					c.eventually("the app has stopped itself", func() error { return inState(c.main(1), "T") })
+				}
+			},
+			silent: true,
+			at: [moments]expectation{
+				beforeStart: rare(endsWith(124), "it is not ready in time, and is killed"),
+				starting:    often(servesOn, "the candidate is not ready in time, and is killed"),
+				settling:    rare(swaps, "a candidate that has said READY=1 is believed, unless it has a watchdog; it waits with what it has accepted"),
+				ready:       often(swaps, "crankctl reload puts another one in its place; the stopped one is killed at -stop"),
+				draining:    rare(kills, "it is killed at -stop"),
+				stopping:    rare(endsWith(137), "it is killed at -stop"),
+			},
+		},
+		{
+			name: "the app exits in the moment of its READY=1",
+			setup: func(c *cell) {
+				last := []string{"-exit", "3", "-exit-when-settling"}
+				switch c.moment {
+				case beforeStart:
+					c.app = append(c.app, last...)
+				default:
+					c.candidate = append(c.candidate, last...)
+				}
+			},
+			at: [moments]expectation{
+				beforeStart: often(endsWith(3), "it was current and has ended"),
+				starting:    often(servesOn, "the candidate has failed, whatever it said"),
+				ready:       often(servesOn, "the candidate has failed, whatever it said"),
+			},
+		},
+		{
+			name: "the current one is killed in the moment of the candidate's READY=1",
+			inject: func(c *cell) {
+				c.candidate = append(c.candidate, "-kill-at-ready", fmt.Sprint(c.main(1)))
+			},
+			at: [moments]expectation{
+				ready: often(swaps, "the candidate is current at once, without settling"),
+			},
+		},
+		{
+			name: "the current one is killed",
+			inject: func(c *cell) {
+				c.must(syscall.Kill(c.main(map[bool]int{true: 2, false: 1}[c.moment == draining]), syscall.SIGKILL))
+			},
+			silent: true,
+			at: [moments]expectation{
+				starting: often(swaps, "crank is not ready until the candidate is; the queue of the socket keeps connections"),
+				settling: often(swaps, "the candidate is current at once"),
+				ready:    often(endsWith(137), "without -restart crank ends with the app's code"),
+				draining: rare(endsWith(137), "without -restart crank ends with the app's code; the leaving one drains"),
+				stopping: rare(endsWith(137), "crank ends with the app's code"),
+			},
+		},
+		{
+			name:  "the current one is killed, -restart always",
+			setup: func(c *cell) { c.flags = append(c.flags, "-restart", "always") },
+			inject: func(c *cell) {
+				c.must(syscall.Kill(c.main(1), syscall.SIGKILL))
+			},
+			silent: true,
+			at: [moments]expectation{
+				ready: often(restarts, "another one is started after 0.1 s"),
+			},
+		},
+	}
+}
+
+// ordering has the app, or at a moment of its own the candidate, carry out an order when it is given.
+func ordering(c *cell, what string) {
+	order := []string{"-order", what, "-orphan-life", "1m"}
+	if c.moment != beforeStart {
+		order = append(order, "-order-when", c.gate("order"))
+	}
+	switch c.moment {
+	case starting, settling:
+		c.candidate = append(c.candidate, order...)
+	default:
+		c.app = append(c.app, order...)
+	}
+	c.flags = append(c.flags, "-stop", "2s")
+}
+
+// give gives the order; before the start it stands in the command itself.
+func (c *cell) give() {
+	if c.moment != beforeStart {
+		c.open("order")
+	}
+}
