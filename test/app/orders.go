@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 )
@@ -64,7 +65,12 @@ func (o options) carryOut() error {
 		o.flood()
 		return nil
 	case "stop":
-		return syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		runtime.LockOSThread() // the thread that signals itself does nothing else before it stops
+		defer runtime.UnlockOSThread()
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_TGKILL, uintptr(os.Getpid()), uintptr(syscall.Gettid()), uintptr(syscall.SIGSTOP)); errno != 0 {
+			return errno
+		}
+		return nil
 	}
 	return fmt.Errorf("cannot do %q", o.order)
 }

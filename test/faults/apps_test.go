@@ -1,7 +1,10 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"syscall"
 )
 
@@ -17,20 +20,24 @@ func appFaults() []*fault {
 				starting:    often(servesOn, "the candidate has exited before it was ready; the daemon is ended"),
 				settling:    rare(servesOn, "the candidate has exited; the daemon is ended"),
 				ready:       often(endsWith(0), "the app has ended, and the daemon is ended too"),
-				draining:    rare(endsWith(0), "the app has ended, and the daemon is ended too"),
+				draining:    rare(servesOn, "the leaving one has ended, and its daemon is ended too"),
 				stopping:    rare(endsWith(0), "the daemon is ended too"),
 			},
 		},
 		{
-			name:   "the app double-forks and goes on",
-			setup:  func(c *cell) { ordering(c, "double-fork") },
-			inject: (*cell).give,
+			name:  "the app double-forks and goes on",
+			setup: func(c *cell) { ordering(c, "double-fork") },
+			inject: func(c *cell) {
+				if c.give(); c.moment != beforeStart {
+					c.eventually("crank has adopted it", c.adopted)
+				}
+			},
 			at: [moments]expectation{
 				beforeStart: rare(starts, "the process in the background belongs to the generation"),
 				starting:    rare(swaps, "the process in the background belongs to the generation"),
 				settling:    rare(swaps, "the process in the background belongs to the generation"),
 				ready:       often(swaps, "what the old one has started is asked to stop with it, and killed at -stop"),
-				draining:    rare(kills, "what it has started ignores TERM and is killed at -stop"),
+				draining:    rare(servesOn, "what it has started ignores TERM and is killed at -stop"),
 				stopping:    rare(endsWith(0), "what it has started is killed at -stop"),
 			},
 		},
@@ -57,8 +64,11 @@ func appFaults() []*fault {
 				ordering(c, "stop")
 			},
 			inject: func(c *cell) {
-				c.give()
-				if c.moment > settling {
+				switch c.give(); c.moment {
+				case beforeStart:
+				case starting, settling:
+					c.eventually("the candidate has stopped itself", func() error { return inState(c.main(c.tried), "T") })
+				default:
 					c.eventually("the app has stopped itself", func() error { return inState(c.main(1), "T") })
 				}
 			},
@@ -146,4 +156,15 @@ func (c *cell) give() {
 	if c.moment != beforeStart {
 		c.open("order")
 	}
+}
+
+// adopted reports whether crank has a child that is no generation's main process.
+func (c *cell) adopted() error {
+	for _, pid := range c.processes() {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if _, parent := stat(pid); parent == c.pid() && strings.HasPrefix(string(name), "app-orphan") {
+			return nil
+		}
+	}
+	return errors.New("it has none")
 }

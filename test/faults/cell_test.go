@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -395,6 +396,8 @@ func (c *cell) ask() {
 	c.Helper()
 	switch want := c.fault.at[c.moment].want; {
 	case want.end() || want == restarts:
+	case c.fault.asks:
+		c.tried = 2
 	case c.fault.unreachable:
 		c.tried = last(c.moves()) + 1
 		c.signal(syscall.SIGHUP)
@@ -579,6 +582,9 @@ func (c *cell) checkLog() {
 func (c *cell) clean() {
 	c.end()
 	if log, err := os.ReadFile(filepath.Join(c.dir, "log")); c.Failed() && err == nil {
+		if i := bytes.Index(log, []byte("\nruntime: ")); i >= 0 {
+			log = log[:min(len(log), i+4<<10)] // what the Go runtime says, without the stacks of all goroutines
+		}
 		c.Logf("the end of the log:\n%s", log[max(0, len(log)-6<<10):])
 	}
 	os.RemoveAll(c.dir)

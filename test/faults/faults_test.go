@@ -97,6 +97,7 @@ type fault struct {
 	unreachable bool // while it lasts nobody can be sure to reach the control socket: the log is read, HUP asks
 	lost        bool // nor afterwards
 	broken      bool // it cannot be undone: no good swap is tried afterwards
+	asks        bool // it asks for a swap itself
 	silent      bool // while it lasts the app does not answer
 	deaf        bool // crank's stderr is no log that can be read
 	code        int  // with which crank ends when it is asked to, afterwards

@@ -42,7 +42,7 @@ func floodFaults() []*fault {
 			},
 		},
 		{
-			name:   "100 clients scrape /metrics at once",
+			name:   "100 clients scrape metrics at once",
 			inject: (*cell).scrape,
 			at: [moments]expectation{
 				starting: rare(swaps, "16 are served at a time"),
@@ -53,7 +53,7 @@ func floodFaults() []*fault {
 			},
 		},
 		{
-			name:    "100 clients scrape /metrics while fork fails",
+			name:    "100 clients scrape metrics while fork fails",
 			missing: withoutProgram("prlimit"),
 			setup:   (*cell).anotherUser,
 			inject:  func(c *cell) { c.limitForks(); c.scrape() },
@@ -67,6 +67,7 @@ func floodFaults() []*fault {
 		{
 			name:   "a storm of 1,000 HUPs",
 			inject: func(c *cell) { c.burst(syscall.SIGHUP, 1000) },
+			asks:   true,
 			at: [moments]expectation{
 				starting: rare(swaps, "the candidate becomes current, then one more swap begins"),
 				settling: rare(swaps, "the candidate becomes current, then one more swap begins"),
