@@ -269,6 +269,7 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 		go func() { // ends with Run
 			in.ListenAll()
 			steerRuntime()
+			reserveThreads()
 			staySmall(c.sup.Done(), c.log)
 		}()
 		c.serve()

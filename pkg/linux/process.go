@@ -137,3 +137,12 @@ func MonotonicUsec() int64 {
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail: the clock exists and ts is valid
 	return ts.Nano() / 1000
 }
+
+// ProcessLimit returns how many processes and threads the user may have (RLIMIT_NPROC); 0 where that cannot be known.
+func ProcessLimit() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err != nil {
+		return 0
+	}
+	return limit.Cur
+}
