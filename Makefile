@@ -52,6 +52,10 @@ servers:
 apps:
 	$(GO) test -count=1 -timeout 30m -v ./test/apps -all
 
+## faults: every fault in every moment of crank's life, and the table in docs/guarantees.md anew (root makes more of them)
+faults:
+	$(GO) test -count=1 -timeout 15m -v ./test/faults -all -update
+
 ## bench: crank beside its peers, as ratios from one run, in ten minutes (BENCH_FLAGS=-quick, -only start,swap, -markdown FILE)
 # The peers, from Debian: tini dumb-init catatonit s6 runit supervisor libserver-starter-perl starlet gunicorn nginx-light haproxy systemd
 BENCH_FLAGS ?=
@@ -124,4 +128,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test servers apps bench e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers apps faults bench e2e e2e-k8s image vet lint golden fuzz clean

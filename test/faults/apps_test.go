@@ -48,13 +48,13 @@ func appFaults() []*fault {
 				c.app = append(c.app[:1:1], "-ignore-term")
 				c.candidate = append(c.candidate, "-ignore-term")
 			},
-			code: 0,
 			at: [moments]expectation{
-				starting: rare(swaps, "the old one is killed at -stop"),
-				settling: rare(swaps, "the old one is killed at -stop"),
-				ready:    rare(swaps, "the old one is killed at -stop"),
-				draining: often(kills, "it is killed at -stop"),
-				stopping: often(endsWith(137), "it is killed at -stop"),
+				beforeStart: none("nobody is asked to end"),
+				starting:    rare(swaps, "the old one is killed at -stop"),
+				settling:    rare(swaps, "the old one is killed at -stop"),
+				ready:       rare(swaps, "the old one is killed at -stop"),
+				draining:    often(kills, "it is killed at -stop"),
+				stopping:    often(endsWith(137), "it is killed at -stop"),
 			},
 		},
 		{
@@ -86,6 +86,7 @@ func appFaults() []*fault {
 			name: "the app exits in the moment of its READY=1",
 			setup: func(c *cell) {
 				last := []string{"-exit", "3", "-exit-when-settling"}
+				c.flags = append(c.flags, "-settle", "3s") // for a machine that is slow to carry out the exit
 				switch c.moment {
 				case beforeStart:
 					c.app = append(c.app, last...)
@@ -96,7 +97,10 @@ func appFaults() []*fault {
 			at: [moments]expectation{
 				beforeStart: often(endsWith(3), "it was current and has ended"),
 				starting:    often(servesOn, "the candidate has failed, whatever it said"),
+				settling:    none("READY=1 was said before"),
 				ready:       often(servesOn, "the candidate has failed, whatever it said"),
+				draining:    none("READY=1 was said before"),
+				stopping:    none("no candidate is started any more"),
 			},
 		},
 		{
@@ -105,32 +109,39 @@ func appFaults() []*fault {
 				c.candidate = append(c.candidate, "-kill-at-ready", fmt.Sprint(c.main(1)))
 			},
 			at: [moments]expectation{
-				ready: often(swaps, "the candidate is current at once, without settling"),
+				beforeStart: none("none serves"),
+				starting:    none("this is the moment that follows"),
+				settling:    none("READY=1 was said before"),
+				ready:       often(swaps, "the candidate is current at once, without settling"),
+				draining:    none("READY=1 was said before"),
+				stopping:    none("no candidate is started any more"),
 			},
 		},
 		{
-			name: "the current one is killed",
-			inject: func(c *cell) {
-				c.must(syscall.Kill(c.main(map[bool]int{true: 2, false: 1}[c.moment == draining]), syscall.SIGKILL))
-			},
+			name:   "the current one is killed",
+			inject: (*cell).killCurrent,
 			silent: true,
 			at: [moments]expectation{
-				starting: often(swaps, "crank is not ready until the candidate is; the queue of the socket keeps connections"),
-				settling: often(swaps, "the candidate is current at once"),
-				ready:    often(endsWith(137), "without -restart crank ends with the app's code"),
-				draining: rare(endsWith(137), "without -restart crank ends with the app's code; the leaving one drains"),
-				stopping: rare(endsWith(137), "crank ends with the app's code"),
+				beforeStart: none("none serves"),
+				starting:    often(swaps, "crank is not ready until the candidate is; the queue of the socket keeps connections"),
+				settling:    often(swaps, "the candidate is current at once"),
+				ready:       often(endsWith(137), "without -restart crank ends with the app's code"),
+				draining:    rare(endsWith(137), "without -restart crank ends with the app's code; the leaving one drains"),
+				stopping:    rare(endsWith(137), "crank ends with the app's code"),
 			},
 		},
 		{
-			name:  "the current one is killed, -restart always",
-			setup: func(c *cell) { c.flags = append(c.flags, "-restart", "always") },
-			inject: func(c *cell) {
-				c.must(syscall.Kill(c.main(1), syscall.SIGKILL))
-			},
+			name:   "the current one is killed, -restart always",
+			setup:  func(c *cell) { c.flags = append(c.flags, "-restart", "always") },
+			inject: (*cell).killCurrent,
 			silent: true,
 			at: [moments]expectation{
-				ready: often(restarts, "another one is started after 0.1 s"),
+				beforeStart: none("none serves"),
+				starting:    rare(swaps, "crank is not ready until the candidate is; the queue of the socket keeps connections"),
+				settling:    rare(swaps, "the candidate is current at once"),
+				ready:       often(restarts, "another one is started after 0.1 s"),
+				draining:    rare(restarts, "another one is started after 0.1 s; the leaving one drains"),
+				stopping:    rare(endsWith(137), "crank ends with the app's code"),
 			},
 		},
 	}
@@ -167,4 +178,14 @@ func (c *cell) adopted() error {
 		}
 	}
 	return errors.New("it has none")
+}
+
+// killCurrent kills the one that serves.
+func (c *cell) killCurrent() {
+	c.Helper()
+	c.victim = 1
+	if c.moment == draining {
+		c.victim = 2
+	}
+	c.must(syscall.Kill(c.main(c.victim), syscall.SIGKILL))
 }

@@ -53,6 +53,7 @@ type cell struct {
 	base     int    // descriptors of crank with one generation; 0: not known
 	undoing  []func()
 	tried    int // the generation of the candidate
+	victim   int // the generation that the fault kills
 	patience time.Duration
 }
 
@@ -143,6 +144,14 @@ func (c *cell) inject() {
 	c.faulty = true
 	if c.fault.inject != nil {
 		c.fault.inject(c)
+	}
+}
+
+// check looks at what else the fault is to lead to.
+func (c *cell) check(got outcome) {
+	c.Helper()
+	if c.fault.check != nil {
+		c.fault.check(c, got)
 	}
 }
 
@@ -439,7 +448,8 @@ func (c *cell) exitCode() int {
 func (c *cell) observeRestart() outcome {
 	c.Helper()
 	c.await("another one serves", func(moves []move) bool {
-		return find(moves, 1, "exited") != nil && slices.ContainsFunc(moves, func(m move) bool { return m.generation > 1 && m.to == "ready" })
+		return find(moves, c.victim, "exited") != nil &&
+			slices.ContainsFunc(moves, func(m move) bool { return m.generation > c.victim && m.to == "ready" })
 	})
 	return restarts
 }

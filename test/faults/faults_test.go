@@ -88,11 +88,12 @@ func none(why string) expectation { return expectation{words: why} }
 // fault is a row of the table.
 type fault struct {
 	name    string
-	missing func() string // why this machine cannot make it; nil or "": it can
-	setup   func(*cell)   // before crank is started
-	inject  func(*cell)   // at the moment; nil: setup has done it
-	undo    func(*cell)   // nil: it is over by itself
-	late    bool          // "before start" is right after the start
+	missing func() string        // why this machine cannot make it; nil or "": it can
+	setup   func(*cell)          // before crank is started
+	inject  func(*cell)          // at the moment; nil: setup has done it
+	check   func(*cell, outcome) // what else is to be seen, with the fault there
+	undo    func(*cell)          // nil: it is over by itself
+	late    bool                 // "before start" is right after the start
 
 	unreachable bool // while it lasts nobody can be sure to reach the control socket: the log is read, HUP asks
 	lost        bool // nor afterwards
@@ -169,6 +170,29 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestTable: each moment of each fault has its words, and each fault some cells that are always tested.
+func TestTable(t *testing.T) {
+	names := map[string]bool{}
+	for _, f := range faults() {
+		if names[f.name] {
+			t.Errorf("%s is there twice", f.name)
+		}
+		names[f.name] = true
+		always := 0
+		for m, e := range f.at {
+			if e.words == "" {
+				t.Errorf("%s: nothing is said of %s", f.name, momentNames[m])
+			}
+			if e.always {
+				always++
+			}
+		}
+		if always == 0 {
+			t.Errorf("%s: no cell is always tested", f.name)
+		}
+	}
+}
+
 // run is one cell.
 func run(t *testing.T, f *fault, m moment) outcome {
 	c := newCell(t, f, m)
@@ -177,6 +201,7 @@ func run(t *testing.T, f *fault, m moment) outcome {
 	}
 	c.reach()
 	got := c.observe()
+	c.check(got)
 	c.undo()
 	c.after()
 	return got

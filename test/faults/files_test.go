@@ -2,12 +2,15 @@ package faults
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"syscall"
+
+	"github.com/crankctl/crank/pkg/control"
 )
 
 // fileFaults are what happens to crank's files and to the app's binary.
@@ -17,9 +20,8 @@ func fileFaults() []*fault {
 			name:    "disk full (ENOSPC)",
 			missing: withoutMount,
 			setup:   func(c *cell) { c.mount("size=64k") },
-			inject: func(c *cell) {
-				c.fill("fill")
-			},
+			inject:  func(c *cell) { c.fill("fill") },
+			check:   (*cell).notSaved,
 			at: [moments]expectation{
 				beforeStart: often(starts, "the control socket needs no block; the command is not saved, and the log says so"),
 				starting:    rare(swaps, "the command is not saved, and the answer says so"),
@@ -43,6 +45,7 @@ func fileFaults() []*fault {
 				}
 				c.Error("there are inodes left")
 			},
+			check: (*cell).notSaved,
 			at: [moments]expectation{
 				beforeStart: rare(endsWith(125), "the runtime directory that was named cannot be used"),
 				starting:    rare(swaps, "the command is not saved, and the answer says so"),
@@ -60,6 +63,7 @@ func fileFaults() []*fault {
 				c.remount(syscall.MS_RDONLY)
 				c.onUndo(func() { c.remount(0) })
 			},
+			check: (*cell).notSaved,
 			at: [moments]expectation{
 				beforeStart: often(endsWith(125), "the runtime directory that was named cannot be used"),
 				starting:    rare(swaps, "the command is not saved, and the answer says so"),
@@ -92,11 +96,12 @@ func fileFaults() []*fault {
 			inject:      func(c *cell) { c.must(os.RemoveAll(c.prefix)) },
 			unreachable: true, lost: true,
 			at: [moments]expectation{
-				starting: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
-				settling: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
-				ready:    often(swaps, "HUP swaps; crankctl reaches crank no more"),
-				draining: rare(servesOn, "HUP swaps; crankctl reaches crank no more"),
-				stopping: rare(endsWith(0), "nothing is missed"),
+				beforeStart: none("crank makes it"),
+				starting:    rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				settling:    rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				ready:       often(swaps, "HUP swaps; crankctl reaches crank no more"),
+				draining:    rare(servesOn, "HUP swaps; crankctl reaches crank no more"),
+				stopping:    rare(endsWith(0), "nothing is missed"),
 			},
 		},
 		{
@@ -104,11 +109,12 @@ func fileFaults() []*fault {
 			inject:      func(c *cell) { c.must(os.Remove(filepath.Join(c.prefix, "app.ctl"))) },
 			unreachable: true, lost: true,
 			at: [moments]expectation{
-				starting: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
-				settling: rare(swaps, "HUP swaps; crankctl reaches crank no more"),
-				ready:    often(swaps, "HUP swaps; crankctl reaches crank no more"),
-				draining: rare(servesOn, "HUP swaps; crankctl reaches crank no more"),
-				stopping: rare(endsWith(0), "nothing is missed"),
+				beforeStart: none("crank makes it"),
+				starting:    rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				settling:    rare(swaps, "HUP swaps; crankctl reaches crank no more"),
+				ready:       often(swaps, "HUP swaps; crankctl reaches crank no more"),
+				draining:    rare(servesOn, "HUP swaps; crankctl reaches crank no more"),
+				stopping:    rare(endsWith(0), "nothing is missed"),
 			},
 		},
 		{
@@ -118,11 +124,12 @@ func fileFaults() []*fault {
 				c.must(replace(c.app[0], func(b []byte) []byte { return append(b, 0) }))
 			},
 			at: [moments]expectation{
-				starting: rare(swaps, "the candidate is the old one, and the next one the new one"),
-				settling: rare(swaps, "the candidate is the old one, and the next one the new one"),
-				ready:    often(swaps, "the new one is run"),
-				draining: rare(servesOn, "those that run keep theirs"),
-				stopping: rare(endsWith(0), "those that run keep theirs"),
+				beforeStart: none("nothing runs yet"),
+				starting:    rare(swaps, "the candidate is the old one, and the next one the new one"),
+				settling:    rare(swaps, "the candidate is the old one, and the next one the new one"),
+				ready:       often(swaps, "the new one is run"),
+				draining:    rare(servesOn, "those that run keep theirs"),
+				stopping:    rare(endsWith(0), "those that run keep theirs"),
 			},
 		},
 		{
@@ -233,4 +240,22 @@ func (c *cell) holdForWriting(path string) error {
 	})
 	_, err = bufio.NewReader(stdout).ReadString('\n')
 	return err
+}
+
+// notSaved makes sure that crank says so where a swap has succeeded whose command could not be saved.
+func (c *cell) notSaved(got outcome) {
+	c.Helper()
+	if got != swaps {
+		return
+	}
+	c.eventually("crank says that the command is not saved", func() error {
+		status, err := c.client.Status(context.Background())
+		if err != nil {
+			return err
+		}
+		if s := status.LastSwap.Saved; s == control.IsSaved || s == control.IsPending || s == control.IsOff {
+			return fmt.Errorf("it says %q", s)
+		}
+		return nil
+	})
 }

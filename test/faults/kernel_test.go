@@ -63,11 +63,12 @@ func kernelFaults() []*fault {
 				c.signal(syscall.SIGCONT)
 			},
 			at: [moments]expectation{
-				starting: often(swaps, "the time is not charged: the candidate has its -start from then on"),
-				settling: rare(swaps, "the time is not charged"),
-				ready:    rare(swaps, "nothing has happened"),
-				draining: rare(servesOn, "the time is not charged: the leaving one is not killed"),
-				stopping: rare(endsWith(0), "the time is not charged: the app is not killed"),
+				beforeStart: none("nothing runs yet"),
+				starting:    often(swaps, "the time is not charged: the candidate has its -start from then on"),
+				settling:    rare(swaps, "the time is not charged"),
+				ready:       rare(swaps, "nothing has happened"),
+				draining:    rare(servesOn, "the time is not charged: the leaving one is not killed"),
+				stopping:    rare(endsWith(0), "the time is not charged: the app is not killed"),
 			},
 		},
 		{

@@ -16,9 +16,11 @@ func streamFaults() []*fault {
 			name:   "stdout: its reader is gone (EPIPE)",
 			setup:  func(c *cell) { c.pipe(&c.stdout) },
 			inject: (*cell).closeReader,
-			undo:   noUndo, lost: true, broken: true,
+			broken: true,
 			at: [moments]expectation{
 				beforeStart: rare(endsWith(141), "the app has the pipe itself, writes to it and is ended by SIGPIPE, as without crank"),
+				starting:    none("it depends on what the candidate has written by then"),
+				settling:    rare(swaps, "the candidate has written what it had to"),
 				ready:       often(servesOn, "a candidate that writes to the pipe is ended by SIGPIPE and fails"),
 				draining:    drains,
 				stopping:    ended,
@@ -43,6 +45,8 @@ func streamFaults() []*fault {
 			inject: (*cell).fillPipe,
 			at: [moments]expectation{
 				beforeStart: rare(endsWith(124), "the app writes before it is ready, and waits: not ready in time"),
+				starting:    none("it depends on what the candidate has written by then"),
+				settling:    rare(swaps, "the candidate has written what it had to"),
 				ready:       often(servesOn, "a candidate that writes before it is ready waits: not ready in time"),
 				draining:    drains,
 				stopping:    ended,
@@ -91,9 +95,6 @@ func streamFaults() []*fault {
 		},
 	}
 }
-
-// noUndo is for what cannot be undone.
-func noUndo(*cell) {}
 
 // pipe makes one of crank's streams a pipe, which something reads until the fault.
 func (c *cell) pipe(stream **os.File) {
