@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"github.com/crankctl/crank/test/processes"
 )
 
 // appFaults are what the app does.
@@ -173,7 +175,7 @@ func (c *cell) give() {
 func (c *cell) adopted() error {
 	for _, pid := range c.processes() {
 		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if _, parent := stat(pid); parent == c.pid() && strings.HasPrefix(string(name), "app-orphan") {
+		if _, parent := processes.Stat(pid); parent == c.pid() && strings.HasPrefix(string(name), "app-orphan") {
 			return nil
 		}
 	}

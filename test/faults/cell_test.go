@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/test/processes"
 )
 
 // patience is how long a single thing may take on a busy machine; nothing is asserted about less.
@@ -120,20 +121,9 @@ func (c *cell) own() (path string) {
 	return path
 }
 
-// replace puts a changed copy of the app at path, by a rename. No process is forked while it can be written to:
-// what is open for writing is not executed.
+// replace puts a changed copy of the app at path.
 func replace(path string, change func([]byte) []byte) error {
-	program, err := os.ReadFile(filepath.Join(bin, "app"))
-	if err != nil {
-		return err
-	}
-	syscall.ForkLock.RLock()
-	err = os.WriteFile(path+".new", change(program), 0o755)
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return processes.ReplaceProgram(path, filepath.Join(bin, "app"), change)
 }
 
 // onUndo has what a fault has begun ended, by undo or, where the test fails before, at its end.
@@ -216,7 +206,7 @@ func (c *cell) start() {
 	c.Helper()
 	args := slices.Concat(c.wrap, []string{filepath.Join(bin, "crank"), "-bind", "127.0.0.1:0", "-prefix", c.prefix}, c.flags, []string{"--"}, c.app)
 	c.process = exec.Command(args[0], args[1:]...)
-	c.process.Env, c.process.Stdout, c.process.Stderr = c.environment(), c.stdout, c.stderr
+	c.process.Env, c.process.Stdout, c.process.Stderr = processes.Environment(mark+"="+c.dir), c.stdout, c.stderr
 	if c.user != nil {
 		c.process.SysProcAttr = &syscall.SysProcAttr{Credential: c.user}
 	}
@@ -228,19 +218,6 @@ func (c *cell) start() {
 	var err error
 	c.client, err = control.NewClient(filepath.Join(c.prefix, "app.ctl"), "")
 	c.must(err)
-}
-
-// environment is without what would steer crank or the app.
-func (c *cell) environment() []string {
-	kept := slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		for _, prefix := range []string{"CRANK_", "APP_", "LISTEN_", "NOTIFY_"} {
-			if strings.HasPrefix(variable, prefix) {
-				return true
-			}
-		}
-		return false
-	})
-	return append(kept, mark+"="+c.dir)
 }
 
 // find asks where the app and the metrics are served, and counts descriptors.
@@ -256,7 +233,7 @@ func (c *cell) find() {
 func (c *cell) settleDescriptors() {
 	previous := -1
 	c.eventually("the number of descriptors stays", func() error {
-		n := descriptors(c.pid())
+		n := processes.Descriptors(c.pid())
 		if n == previous {
 			c.base = n
 			return nil
@@ -499,7 +476,7 @@ func (c *cell) after() {
 		c.answers()
 		c.descriptorsAsBefore()
 		c.eventually("no zombie is left", func() error {
-			if z := zombies(c.pid()); len(z) > 0 {
+			if z := processes.Zombies(c.pid()); len(z) > 0 {
 				return fmt.Errorf("%v", z)
 			}
 			return nil
@@ -569,7 +546,7 @@ func (c *cell) descriptorsAsBefore() {
 		return
 	}
 	c.eventually("the descriptors are as before", func() error {
-		if n := descriptors(c.pid()); n > c.base {
+		if n := processes.Descriptors(c.pid()); n > c.base {
 			return fmt.Errorf("%d, before %d", n, c.base)
 		}
 		return nil
@@ -617,3 +594,6 @@ func (c *cell) end() {
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }
+
+// processes returns those of this cell, crank among them.
+func (c *cell) processes() []int { return processes.With(mark + "=" + c.dir) }

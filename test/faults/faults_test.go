@@ -161,7 +161,11 @@ func TestFaults(t *testing.T) {
 				}
 				t.Cleanup(func() { r.count(!t.Failed()) })
 				got := run(t, f, moment(m))
-				r.record(f, moment(m), string(got))
+				if e.want.accepts(got) && e.want.end() {
+					r.record(f, moment(m), string(e.want)) // some codes depend on the machine
+				} else {
+					r.record(f, moment(m), string(got))
+				}
 				if !e.want.accepts(got) {
 					t.Errorf("it %s, want: %s (%s)", got, e.want, e.words)
 				}

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/crankctl/crank/test/processes"
 )
 
 // kernelFaults are what the kernel refuses.
@@ -171,7 +173,7 @@ func withoutProgram(name string) func() string {
 
 // inState reports whether a process is in a state of /proc/PID/stat.
 func inState(pid int, want string) error {
-	if got, _ := stat(pid); got != want {
+	if got, _ := processes.Stat(pid); got != want {
 		return stateError(got)
 	}
 	return nil

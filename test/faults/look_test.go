@@ -4,10 +4,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/crankctl/crank/pkg/control"
@@ -79,54 +77,4 @@ func (c *cell) main(generation int) int {
 		c.Fatalf("generation %d was not started", generation)
 	}
 	return m.pid
-}
-
-// descriptors returns how many a process has.
-func descriptors(pid int) int {
-	list, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
-	return len(list)
-}
-
-// stat returns the state and the parent of a process, as /proc/PID/stat says.
-func stat(pid int) (state string, parent int) {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, rest, _ := strings.Cut(string(text), ") ")
-	if f := strings.Fields(rest); len(f) > 1 {
-		parent, _ = strconv.Atoi(f[1])
-		return f[0], parent
-	}
-	return "", 0
-}
-
-// pids returns all processes.
-func pids() (all []int) {
-	found, _ := filepath.Glob("/proc/[0-9]*")
-	for _, path := range found {
-		if pid, err := strconv.Atoi(filepath.Base(path)); err == nil {
-			all = append(all, pid)
-		}
-	}
-	return all
-}
-
-// zombies returns the children of a process that nobody has waited for.
-func zombies(pid int) (all []int) {
-	for _, p := range pids() {
-		if state, parent := stat(p); state == "Z" && parent == pid {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
-// processes returns those of this cell, crank among them, known by their environment.
-func (c *cell) processes() (all []int) {
-	want := []byte("\x00" + mark + "=" + c.dir + "\x00")
-	for _, pid := range pids() {
-		environ, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-		if bytes.Contains(append([]byte{0}, environ...), want) {
-			all = append(all, pid)
-		}
-	}
-	return all
 }

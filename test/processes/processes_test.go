@@ -1,0 +1,70 @@
+package processes
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A child is seen as long as it is there, with what it was started with, and as a zombie until it is waited for.
+func TestLooks(t *testing.T) {
+	variable := "PROCESSES_TEST=" + t.TempDir()
+	cmd := exec.Command("cat")
+	cmd.Env = Environment(variable)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	if got := With(variable); !slices.Equal(got, []int{pid}) {
+		t.Errorf("with the variable are %v, want %d", got, pid)
+	}
+	if got := "PROCESSES_TEST=" + Variable(pid, "PROCESSES_TEST"); got != variable {
+		t.Errorf("it has %q, want %q", got, variable)
+	}
+	if got := Descriptors(pid); got < 3 {
+		t.Errorf("it has %d descriptors", got)
+	}
+	if state, parent := Stat(pid); state == "" || parent != os.Getpid() {
+		t.Errorf("it is in state %q, a child of %d", state, parent)
+	}
+	stdin.Close()
+	for deadline := time.Now().Add(30 * time.Second); !slices.Equal(Zombies(os.Getpid()), []int{pid}); {
+		if time.Now().After(deadline) {
+			t.Fatalf("zombies are %v, want %d", Zombies(os.Getpid()), pid)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	cmd.Wait()
+	if state, _ := Stat(pid); state != "" || len(Zombies(os.Getpid())) > 0 {
+		t.Errorf("it is gone, and in state %q", state)
+	}
+}
+
+func TestReplaceProgram(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "true")
+	from, err := exec.LookPath("true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, works := range []bool{true, false} {
+		err := ReplaceProgram(path, from, func(b []byte) []byte {
+			if works {
+				return b
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := exec.Command(path).Run(); (err == nil) != works {
+			t.Errorf("run: %v, should work: %v", err, works)
+		}
+	}
+}
