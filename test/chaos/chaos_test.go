@@ -1,0 +1,80 @@
+// Package chaos lets random things happen to one crank, under load, and checks after each of them what must always be
+// so: crank answers, one generation serves, the app answers, nothing is left behind, and a request is lost only where
+// the app that had it was killed.
+package chaos
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/crankctl/crank/test/programs"
+)
+
+var (
+	length = flag.Duration("chaos", 10*time.Second, "for how long things happen")
+	seed   = flag.Uint64("seed", 0, "replay the events of this seed; 0: a new one")
+)
+
+// bin is where the programs are.
+var bin string
+
+func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
+
+// quietEvery is the number of events after which crank is left alone until nothing of them is left.
+const quietEvery = 4
+
+// TestChaos: the events depend on the seed alone, and what they meet on the machine as well.
+func TestChaos(t *testing.T) {
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	r := start(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("go test ./test/chaos -chaos %v -seed %d\n%s", *length, *seed, strings.Join(r.script, "\n"))
+		}
+	})
+	source := rand.New(rand.NewPCG(*seed, 0))
+	counts := map[string]int{}
+	began := time.Now()
+	for n := 1; time.Since(began) < *length; n++ {
+		e, own := choose(source), rand.New(rand.NewPCG(source.Uint64(), 0))
+		r.script = append(r.script, fmt.Sprintf("%4d  %7.3fs  %s", n, time.Since(began).Seconds(), e.name))
+		counts[e.name]++
+		e.do(r, own)
+		r.holds()
+		r.account(e.kills)
+		if n%quietEvery == 0 {
+			r.quiet()
+		}
+	}
+	r.quiet()
+	r.forget()
+	report := r.load.Stop()
+	r.end()
+	t.Logf("seed %d: %d events in %v, %d generations; %d requests over %d connections, %d lost, all of them with an app that was killed",
+		*seed, len(r.script), time.Since(began).Round(time.Second), r.generations, report.Requests, report.Connections, report.Lost)
+	for _, e := range events {
+		t.Logf("%5d  %s", counts[e.name], e.name)
+	}
+}
+
+// choose returns a random event, by weight.
+func choose(source *rand.Rand) event {
+	sum := 0
+	for _, e := range events {
+		sum += e.weight
+	}
+	n := source.IntN(sum)
+	for _, e := range events {
+		if n -= e.weight; n < 0 {
+			return e
+		}
+	}
+	panic("unreachable")
+}

@@ -1,0 +1,256 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/test/processes"
+)
+
+// event is something that happens. do returns when it is over; what it leads to may go on.
+type event struct {
+	name   string
+	weight int
+	kills  bool // an app that had requests: they may be lost
+	do     func(*run, *rand.Rand)
+}
+
+var events = []event{
+	{"a good swap", 6, false, func(r *run, _ *rand.Rand) { r.swap() }},
+	{"a swap to an app that leaves a process in the background", 2, false, func(r *run, _ *rand.Rand) {
+		r.swap("-order", "double-fork", "-orphan-life", "2s")
+	}},
+	{"a candidate that is not there", 1, false, func(r *run, _ *rand.Rand) { r.kept("", "/nowhere/app") }},
+	{"a candidate that exits 0", 1, false, func(r *run, _ *rand.Rand) { r.kept("", r.program, "-exit", "0") }},
+	{"a candidate that exits 3", 1, false, func(r *run, _ *rand.Rand) { r.kept("", r.program, "-exit", "3") }},
+	{"a candidate that is killed", 1, false, func(r *run, _ *rand.Rand) { r.kept("", r.program, "-die", "SEGV", "-never-ready") }},
+	{"a candidate that is never ready", 1, false, func(r *run, _ *rand.Rand) { r.kept("0.3", r.program, "-never-ready") }},
+	{"a candidate that stops itself", 1, false, func(r *run, _ *rand.Rand) { r.kept("0.3", r.program, "-order", "stop") }},
+	{"a candidate that says it has failed", 1, false, func(r *run, _ *rand.Rand) { r.kept("", r.program, "-fail", "no database") }},
+	{"a candidate that forks a daemon", 1, false, func(r *run, _ *rand.Rand) {
+		r.kept("", r.program, "-order", "daemon", "-orphan-life", "1s")
+	}},
+	{"a candidate that is aborted", 1, false, (*run).abort},
+	{"HUP", 3, false, func(r *run, _ *rand.Rand) { r.signal(syscall.SIGHUP) }},
+	{"a burst of signals", 2, false, (*run).burst},
+	{"the app is killed", 2, true, func(r *run, _ *rand.Rand) { r.kill() }},
+	{"the app is killed in the moment of the candidate's READY=1", 1, true, func(r *run, _ *rand.Rand) {
+		_, pid := r.current()
+		r.swap("-kill-at-ready", fmt.Sprint(pid))
+	}},
+	{"the app is stopped for a while", 2, false, func(r *run, random *rand.Rand) {
+		_, pid := r.current()
+		r.pause(pid, random)
+	}},
+	{"crank is stopped for a while", 2, false, func(r *run, random *rand.Rand) { r.pause(r.pid(), random) }},
+	{"a flood of notifications", 2, false, (*run).floodNotify},
+	{"slow clients on the control socket", 2, false, (*run).slowClients},
+	{"scrapes", 2, false, (*run).scrape},
+	{"no descriptor is left for a while", 2, false, (*run).exhaust},
+	{"the runtime directory is away for a while", 2, false, (*run).moveAway},
+	{"the binary is cut off for a while", 2, false, (*run).cutOff},
+}
+
+// current returns the generation that serves, and its process.
+func (r *run) current() (generation, pid int) {
+	r.Helper()
+	r.eventually("one is current", func(ctx context.Context) error {
+		info, err := r.client.Info(ctx)
+		if err == nil && info.Current == nil {
+			err = errors.New("none is")
+		}
+		if err == nil {
+			generation, pid = info.Current.Generation, info.Current.PID
+		}
+		return err
+	})
+	return generation, pid
+}
+
+// run swaps to a command, and waits for the outcome. While something is in the way it asks again.
+func (r *run) run(request control.RunRequest) (result *control.Result) {
+	r.Helper()
+	request.Wait = true
+	r.eventually("the swap is admitted", func(ctx context.Context) (err error) {
+		result, err = r.client.Run(ctx, request, nil)
+		var answer *control.Error
+		if errors.As(err, &answer) && answer.Refused() {
+			return err
+		}
+		if result == nil {
+			return fmt.Errorf("run %q: %w", request.Command, err)
+		}
+		return nil
+	})
+	return result
+}
+
+// swap swaps to a good version.
+func (r *run) swap(flags ...string) {
+	r.Helper()
+	r.bodies++
+	command := append([]string{r.program, "-drain", "50s", "-body", fmt.Sprint("version ", r.bodies)}, flags...)
+	if result := r.run(control.RunRequest{Command: command}); !result.OK {
+		r.Fatalf("swap to %q: %+v", command, result)
+	}
+}
+
+// kept swaps to a version that must fail, and leave the one that serves alone.
+func (r *run) kept(start string, command ...string) {
+	r.Helper()
+	result := r.run(control.RunRequest{Command: command, Start: start})
+	if result.OK || result.Current == result.Generation || result.Current != result.From {
+		r.Fatalf("the one that serves should serve on: %+v", result)
+	}
+}
+
+// abort starts a candidate that is never ready, and stops it.
+func (r *run) abort(*rand.Rand) {
+	r.Helper()
+	r.eventually("a candidate is aborted", func(ctx context.Context) error {
+		_, err := r.client.Run(ctx, control.RunRequest{Command: []string{r.program, "-never-ready"}}, nil)
+		if err != nil {
+			return err
+		}
+		_, err = r.client.Abort(ctx)
+		return err
+	})
+}
+
+// burst sends signals that ask for a swap or mean nothing to the app.
+func (r *run) burst(random *rand.Rand) {
+	signals := []syscall.Signal{syscall.SIGHUP, syscall.SIGWINCH, syscall.SIGCHLD, syscall.SIGCONT, syscall.SIGURG, syscall.SIGPIPE}
+	for range 20 + random.IntN(200) {
+		r.signal(signals[random.IntN(len(signals))])
+	}
+}
+
+// kill kills the one that serves. crank starts another one.
+func (r *run) kill() {
+	r.Helper()
+	generation, pid := r.current()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+		r.Fatal(err)
+	}
+	r.eventually("another one serves", func(context.Context) error {
+		if now, _ := r.current(); now == generation {
+			return errors.New("it is the same one")
+		}
+		return nil
+	})
+}
+
+// pause stops a process for a moment.
+func (r *run) pause(pid int, random *rand.Rand) {
+	r.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		return // it was replaced meanwhile
+	}
+	time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond) // this is how long it is stopped
+	r.must(syscall.Kill(pid, syscall.SIGCONT))
+}
+
+// floodNotify sends what has no effect, as fast as it is taken.
+func (r *run) floodNotify(random *rand.Rand) {
+	_, pid := r.current()
+	conn, err := net.Dial("unixgram", processes.Variable(pid, "NOTIFY_SOCKET"))
+	if err != nil {
+		return // it was replaced meanwhile
+	}
+	defer conn.Close()
+	for range random.IntN(2000) {
+		conn.SetDeadline(time.Now().Add(time.Second))
+		if _, err := io.WriteString(conn, "STATUS=a flood\nX_UNKNOWN=1"); err != nil {
+			return
+		}
+	}
+}
+
+// slowClients begin requests that they do not finish, and go away.
+func (r *run) slowClients(random *rand.Rand) {
+	var held []net.Conn
+	for range 1 + random.IntN(150) {
+		conn, err := net.DialTimeout("unix", filepath.Join(r.prefix, "app.ctl"), time.Second)
+		if err != nil {
+			continue // the queue is full
+		}
+		held = append(held, conn)
+		io.WriteString(conn, "POST /v1/run HTTP/1.1\r\nHost: crank\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"com")
+	}
+	r.signal(syscall.SIGHUP)
+	time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond) // this is how long they are there
+	for _, conn := range held {
+		conn.Close()
+	}
+}
+
+// scrape asks for the metrics, many at a time.
+func (r *run) scrape(random *rand.Rand) {
+	var clients sync.WaitGroup
+	for range 1 + random.IntN(100) {
+		clients.Go(func() { _ = r.get(r.http, "/metrics") }) // a connection too many is closed
+	}
+	clients.Wait()
+}
+
+// exhaust leaves crank no descriptor while a swap is asked for, which fails.
+func (r *run) exhaust(random *rand.Rand) {
+	r.Helper()
+	var old unix.Rlimit
+	r.must(unix.Prlimit(r.pid(), unix.RLIMIT_NOFILE, nil, &old))
+	r.must(unix.Prlimit(r.pid(), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: old.Max}, nil))
+	r.signal(syscall.SIGHUP)
+	time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond) // this is how long it lasts
+	r.must(unix.Prlimit(r.pid(), unix.RLIMIT_NOFILE, &old, nil))
+}
+
+// moveAway takes the runtime directory away while a swap is asked for.
+func (r *run) moveAway(random *rand.Rand) {
+	r.Helper()
+	r.must(os.Rename(r.prefix, r.prefix+".away"))
+	r.signal(syscall.SIGHUP)
+	time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond) // this is how long it is away
+	r.must(os.RemoveAll(r.prefix))                                 // crank may have made another one
+	r.must(os.Rename(r.prefix+".away", r.prefix))
+}
+
+// cutOff breaks the binary: a candidate fails.
+func (r *run) cutOff(random *rand.Rand) {
+	r.Helper()
+	share := random.Float64()
+	r.must(r.replace(func(b []byte) []byte { return b[:int(share*float64(len(b)))] }))
+	r.kept("", r.program)
+	r.must(r.replace(func(b []byte) []byte { return b }))
+}
+
+// forget deletes the runtime directory for good. crank swaps by HUP all the same.
+func (r *run) forget() {
+	r.Helper()
+	r.must(os.RemoveAll(r.prefix))
+	log := filepath.Join(r.dir, "log")
+	before, err := os.ReadFile(log)
+	r.must(err)
+	r.signal(syscall.SIGHUP)
+	r.eventually("HUP swaps without a runtime directory", func(context.Context) error {
+		after, err := os.ReadFile(log)
+		if err == nil && !strings.Contains(string(after[len(before):]), `"generation ready"`) {
+			err = errors.New("no generation became ready")
+		}
+		return err
+	})
+	r.eventually("the app answers", func(context.Context) error { return r.get(r.address, "/") })
+	r.account(false)
+}
