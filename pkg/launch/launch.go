@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -59,8 +60,9 @@ type Launcher struct {
 	children map[int]*child // by generation
 	probes   map[int]*child // by pid
 	heldBack []proc.Exit
-	wake     func() // makes the supervisor call Reap again
-	alone    bool   // there was no child at all at the last Reap
+	wake     func()      // makes the supervisor call Reap again
+	alone    bool        // there was no child at all at the last Reap
+	blind    atomic.Bool // it could not look for processes the last time, for want of descriptors
 	closing  sync.WaitGroup
 }
 

@@ -80,41 +80,57 @@ func (l *Launcher) claimed(pid int) int {
 	return n
 }
 
-// members returns the processes of the generation besides the main one and those of its probes.
+// members returns the processes of the generation besides the main one and those of its probes; none where they cannot be seen.
 func (ch *child) members() []proc.Entry {
-	t, err := proc.Processes()
-	if err != nil {
-		ch.l.cfg.Log.Error(err, "cannot look for the processes of a generation", "generation", ch.generation)
-		return nil
-	}
-	var all []proc.Entry
+	all, _ := ch.lookForMembers()
+	return all
+}
+
+// lookForMembers is members; known is false where crank had not the means to look, and is to try again.
+func (ch *child) lookForMembers() (all []proc.Entry, known bool) {
+	t, known := ch.l.processes()
 	for pid, e := range t {
 		if !e.Zombie && pid != ch.PID() && !ch.l.isProbe(e) && ch.l.owner(t, pid) == ch.generation {
 			all = append(all, e)
 		}
 	}
-	return all
+	return all, known
 }
 
-// Others implements supervisor.Child.
+// processes reads all; known is false where crank had not the means to, which is logged once, until it has them again.
+func (l *Launcher) processes() (t proc.Table, known bool) {
+	t, err := proc.Processes()
+	if err == nil {
+		l.blind.Store(false)
+		return t, true
+	}
+	if exhausted := proc.Exhausted(err); !exhausted || !l.blind.Swap(true) {
+		l.cfg.Log.Error(err, "cannot look for processes that an app has left behind")
+	}
+	return nil, !proc.Exhausted(err)
+}
+
+// Others implements supervisor.Child. Where crank cannot look it says that there is one, so that it is asked again.
 func (ch *child) Others(sig syscall.Signal) int {
 	if ch.l.alone {
 		return 0
 	}
-	members := ch.members()
+	members, known := ch.lookForMembers()
+	if !known {
+		return 1
+	}
 	ch.l.signalAll(members, sig)
 	return len(members)
 }
 
-// Strays implements supervisor.Launcher.
+// Strays implements supervisor.Launcher; where crank cannot look, as Others.
 func (l *Launcher) Strays(sig syscall.Signal) int {
 	if l.alone {
 		return 0
 	}
-	t, err := proc.Processes()
-	if err != nil {
-		l.cfg.Log.Error(err, "cannot look for adopted processes")
-		return 0
+	t, known := l.processes()
+	if !known {
+		return 1
 	}
 	var strays []proc.Entry
 	self := os.Getpid()

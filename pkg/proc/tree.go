@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"strconv"
 	"syscall"
@@ -20,7 +21,12 @@ type Entry struct {
 // Table is a look at all processes that /proc shows, by pid.
 type Table map[int]Entry
 
-// Processes reads /proc. Processes that come or go meanwhile may be missed.
+// Exhausted reports whether err is for want of descriptors or memory: what it kept from being done can be tried again.
+func Exhausted(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
+// Processes reads /proc. Processes that come or go meanwhile may be missed; none is for want of descriptors.
 func Processes() (Table, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -34,7 +40,11 @@ func Processes() (Table, error) {
 	t := make(Table, len(names))
 	for _, name := range names {
 		if pid, err := strconv.Atoi(name); err == nil {
-			if e, ok := Lookup(pid); ok {
+			e, ok, err := lookup(pid)
+			if Exhausted(err) {
+				return nil, err
+			}
+			if ok {
 				t[pid] = e
 			}
 		}
@@ -44,11 +54,17 @@ func Processes() (Table, error) {
 
 // Lookup reads one process; ok is false where it does not exist or /proc hides it.
 func Lookup(pid int) (e Entry, ok bool) {
+	e, ok, _ = lookup(pid)
+	return e, ok
+}
+
+func lookup(pid int) (e Entry, ok bool, err error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return Entry{}, false
+		return Entry{}, false, err
 	}
-	return parseStat(pid, b)
+	e, ok = parseStat(pid, b)
+	return e, ok, nil
 }
 
 // parseStat reads a stat line. The command's name, in parentheses, may hold anything, so what
