@@ -209,6 +209,9 @@ func (r *run) quiet() {
 		if z := processes.Zombies(r.pid()); len(z) > 0 {
 			return fmt.Errorf("%v are zombies", z)
 		}
+		if left := processes.With(mark + "=" + r.dir); len(left) != 2 {
+			return fmt.Errorf("not crank and one app, but %v are there", left)
+		}
 		return r.asBefore(ctx)
 	})
 	r.checkLog()

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crankctl/crank/test/processes"
 )
@@ -24,6 +27,19 @@ func appFaults() []*fault {
 				ready:       often(endsWith(0), "the app has ended, and the daemon is ended too"),
 				draining:    rare(servesOn, "the leaving one has ended, and its daemon is ended too"),
 				stopping:    rare(endsWith(0), "the daemon is ended too"),
+			},
+		},
+		{
+			name:   "the app forks a daemon and exits 0 while no descriptor is left",
+			setup:  func(c *cell) { ordering(c, "daemon") },
+			inject: (*cell).giveBlind,
+			at: [moments]expectation{
+				beforeStart: none("crank does not start then"),
+				starting:    rare(servesOn, "as with descriptors, once there are some"),
+				settling:    rare(servesOn, "as with descriptors, once there are some"),
+				ready:       rare(endsWith(0), "as with descriptors, once there are some"),
+				draining:    often(servesOn, "as with descriptors, once there are some"),
+				stopping:    often(endsWith(0), "as with descriptors, once there are some"),
 			},
 		},
 		{
@@ -151,7 +167,7 @@ func appFaults() []*fault {
 
 // ordering has the app, or at a moment of its own the candidate, carry out an order when it is given.
 func ordering(c *cell, what string) {
-	order := []string{"-order", what, "-orphan-life", "1m"}
+	order := []string{"-order", what, "-orphan-life", "5m"}
 	if c.moment != beforeStart {
 		order = append(order, "-order-when", c.gate("order"))
 	}
@@ -169,6 +185,22 @@ func (c *cell) give() {
 	if c.moment != beforeStart {
 		c.open("order")
 	}
+}
+
+// giveBlind gives the order while crank has no descriptor to look for what the app leaves behind, and ends that once crank
+// has tried.
+func (c *cell) giveBlind() {
+	c.Helper()
+	c.limit(unix.RLIMIT_NOFILE, 1)
+	c.give()
+	c.eventually("crank cannot look for the daemon", func() error {
+		log, err := os.ReadFile(filepath.Join(c.dir, "log"))
+		if err == nil && !strings.Contains(string(log), "cannot look for ") {
+			err = errors.New("it does not say so")
+		}
+		return err
+	})
+	c.undo()
 }
 
 // adopted reports whether crank has a child that is no generation's main process.

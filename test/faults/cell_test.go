@@ -474,6 +474,12 @@ func (c *cell) after() {
 		c.swapAgain()
 		c.idle()
 		c.answers()
+		c.eventually("crank and one app are left", func() error {
+			if left := c.processes(); len(left) != 2 {
+				return fmt.Errorf("%v", left)
+			}
+			return nil
+		})
 		c.descriptorsAsBefore()
 		c.eventually("no zombie is left", func() error {
 			if z := processes.Zombies(c.pid()); len(z) > 0 {

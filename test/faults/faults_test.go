@@ -95,6 +95,7 @@ type fault struct {
 	undo    func(*cell)          // nil: it is over by itself
 	late    bool                 // "before start" is right after the start
 
+	brief       bool // it is undone before it is looked what becomes of crank: until then crank knows no better
 	unreachable bool // while it lasts nobody can be sure to reach the control socket: the log is read, HUP asks
 	lost        bool // nor afterwards
 	broken      bool // it cannot be undone: no good swap is tried afterwards
@@ -204,6 +205,9 @@ func run(t *testing.T, f *fault, m moment) outcome {
 		f.setup(c)
 	}
 	c.reach()
+	if f.brief && m == draining {
+		c.undo()
+	}
 	got := c.observe()
 	c.check(got)
 	c.undo()

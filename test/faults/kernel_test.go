@@ -43,12 +43,13 @@ func kernelFaults() []*fault {
 				}
 			},
 			unreachable: true,
+			brief:       true,
 			at: [moments]expectation{
 				beforeStart: often(endsWith(125), "crank says what it could not open"),
 				starting:    rare(swaps, "the candidate has its descriptors already"),
 				settling:    rare(swaps, "the candidate has its descriptors already"),
 				ready:       often(servesOn, "the candidate gets no sockets and is not started; crankctl is answered once there are descriptors again"),
-				draining:    rare(servesOn, "nothing is opened"),
+				draining:    rare(servesOn, "the leaving one drains; that nothing is left of it is seen once there are descriptors again"),
 				stopping:    often(endsWith(0), "the app drains as ever"),
 			},
 		},
