@@ -56,6 +56,12 @@ apps:
 faults:
 	$(GO) test -count=1 -timeout 15m -v ./test/faults -all -update
 
+## chaos: random events under load for CHAOS (default 2m); SEED=N replays the events of a seed
+CHAOS ?= 2m
+SEED  ?=
+chaos:
+	$(GO) test -count=1 -timeout 0 -v ./test/chaos -chaos $(CHAOS) $(if $(SEED),-seed $(SEED))
+
 ## bench: crank beside its peers, as ratios from one run, in ten minutes (BENCH_FLAGS=-quick, -only start,swap, -markdown FILE)
 # The peers, from Debian: tini dumb-init catatonit s6 runit supervisor libserver-starter-perl starlet gunicorn nginx-light haproxy systemd
 BENCH_FLAGS ?=
@@ -128,4 +134,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test servers apps faults bench e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers apps faults chaos bench e2e e2e-k8s image vet lint golden fuzz clean
