@@ -6,8 +6,10 @@ package chaos
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,10 +45,11 @@ func TestChaos(t *testing.T) {
 	counts := map[string]int{}
 	began := time.Now()
 	for n := 1; time.Since(began) < *length; n++ {
-		e, own := choose(source), rand.New(rand.NewPCG(source.Uint64(), 0))
-		r.script = append(r.script, fmt.Sprintf("%4d  %7.3fs  %s", n, time.Since(began).Seconds(), e.name))
+		e, p := choose(source), choosePressure(source)
+		r.script = append(r.script, fmt.Sprintf("%4d  %7.3fs  %s, beside: %s", n, time.Since(began).Seconds(), e.name, p.name))
 		counts[e.name]++
-		e.do(r, own)
+		counts[p.name]++
+		r.happen(e, p, source.Uint64())
 		r.holds()
 		r.account(e.kills)
 		if n%quietEvery == 0 {
@@ -59,9 +62,26 @@ func TestChaos(t *testing.T) {
 	r.end()
 	t.Logf("seed %d: %d events in %v, %d generations; %d requests over %d connections, %d lost, all of them with an app that was killed",
 		*seed, len(r.script), time.Since(began).Round(time.Second), r.generations, report.Requests, report.Connections, report.Lost)
-	for _, e := range events {
-		t.Logf("%5d  %s", counts[e.name], e.name)
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		t.Logf("%5d  %s", counts[name], name)
 	}
+}
+
+// happen lets an event happen, with something else beside it.
+func (r *run) happen(e event, p pressure, random uint64) {
+	r.Helper()
+	pressed := make(chan error, 1)
+	go func() { pressed <- p.do(r, rand.New(rand.NewPCG(random, 1))) }()
+	defer func() { r.must(<-pressed) }()
+	e.do(r, rand.New(rand.NewPCG(random, 0)))
+}
+
+// choosePressure returns one of pressures, or, half the time, none.
+func choosePressure(source *rand.Rand) pressure {
+	if n := source.IntN(2 * len(pressures)); n < len(pressures) {
+		return pressures[n]
+	}
+	return pressure{"nothing", func(*run, *rand.Rand) error { return nil }}
 }
 
 // choose returns a random event, by weight.

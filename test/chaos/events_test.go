@@ -51,17 +51,35 @@ var events = []event{
 		_, pid := r.current()
 		r.swap("-kill-at-ready", fmt.Sprint(pid))
 	}},
-	{"the app is stopped for a while", 2, false, func(r *run, random *rand.Rand) {
-		_, pid := r.current()
-		r.pause(pid, random)
-	}},
-	{"crank is stopped for a while", 2, false, func(r *run, random *rand.Rand) { r.pause(r.pid(), random) }},
-	{"a flood of notifications", 2, false, (*run).floodNotify},
-	{"slow clients on the control socket", 2, false, (*run).slowClients},
-	{"scrapes", 2, false, (*run).scrape},
 	{"no descriptor is left for a while", 2, false, (*run).exhaust},
 	{"the runtime directory is away for a while", 2, false, (*run).moveAway},
 	{"the binary is cut off for a while", 2, false, (*run).cutOff},
+	{"nothing else", 8, false, func(*run, *rand.Rand) {}},
+}
+
+// pressure is what can happen beside an event, or alone. It costs time and nothing else.
+type pressure struct {
+	name string
+	do   func(*run, *rand.Rand) error
+}
+
+var pressures = []pressure{
+	{"the app is stopped for a while", func(r *run, random *rand.Rand) error { return pause(r.app(), random) }},
+	{"crank is stopped for a while", func(r *run, random *rand.Rand) error { return pause(r.pid(), random) }},
+	{"a flood of notifications", (*run).floodNotify},
+	{"slow clients on the control socket", (*run).slowClients},
+	{"scrapes", (*run).scrape},
+}
+
+// app returns the process that serves; 0 where nobody can say.
+func (r *run) app() int {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	info, err := r.client.Info(ctx)
+	if err != nil || info.Current == nil {
+		return 0
+	}
+	return info.Current.PID
 }
 
 // current returns the generation that serves, and its process.
@@ -154,56 +172,63 @@ func (r *run) kill() {
 }
 
 // pause stops a process for a moment.
-func (r *run) pause(pid int, random *rand.Rand) {
-	r.Helper()
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		return // it was replaced meanwhile
+func pause(pid int, random *rand.Rand) error {
+	length := time.Duration(random.IntN(500)) * time.Millisecond
+	if pid == 0 || syscall.Kill(pid, syscall.SIGSTOP) != nil {
+		return nil // it was replaced meanwhile
 	}
-	time.Sleep(time.Duration(random.IntN(500)) * time.Millisecond) // this is how long it is stopped
-	r.must(syscall.Kill(pid, syscall.SIGCONT))
+	time.Sleep(length)
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && err != syscall.ESRCH {
+		return err
+	}
+	return nil
 }
 
 // floodNotify sends what has no effect, as fast as it is taken.
-func (r *run) floodNotify(random *rand.Rand) {
-	_, pid := r.current()
-	conn, err := net.Dial("unixgram", processes.Variable(pid, "NOTIFY_SOCKET"))
+func (r *run) floodNotify(random *rand.Rand) error {
+	n := random.IntN(2000)
+	address := processes.Variable(r.app(), "NOTIFY_SOCKET")
+	conn, err := net.Dial("unixgram", address)
 	if err != nil {
-		return // it was replaced meanwhile
+		n = 0 // the app was replaced meanwhile, or the directory is away
+	} else {
+		defer conn.Close()
 	}
-	defer conn.Close()
-	for range random.IntN(2000) {
+	for range n {
 		conn.SetDeadline(time.Now().Add(time.Second))
-		if _, err := io.WriteString(conn, "STATUS=a flood\nX_UNKNOWN=1"); err != nil {
-			return
-		}
+		io.WriteString(conn, "STATUS=a flood\nX_UNKNOWN=1")
 	}
+	return nil
 }
 
 // slowClients begin requests that they do not finish, and go away.
-func (r *run) slowClients(random *rand.Rand) {
+func (r *run) slowClients(random *rand.Rand) error {
+	n, length := 1+random.IntN(150), time.Duration(random.IntN(300))*time.Millisecond
 	var held []net.Conn
-	for range 1 + random.IntN(150) {
+	for range n {
 		conn, err := net.DialTimeout("unix", filepath.Join(r.prefix, "app.ctl"), time.Second)
 		if err != nil {
-			continue // the queue is full
+			continue // the queue is full, or the directory is away
 		}
 		held = append(held, conn)
 		io.WriteString(conn, "POST /v1/run HTTP/1.1\r\nHost: crank\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"com")
 	}
-	r.signal(syscall.SIGHUP)
-	time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond) // this is how long they are there
+	err := r.process.Process.Signal(syscall.SIGHUP)
+	time.Sleep(length) // this is how long they are there
 	for _, conn := range held {
 		conn.Close()
 	}
+	return err
 }
 
 // scrape asks for the metrics, many at a time.
-func (r *run) scrape(random *rand.Rand) {
+func (r *run) scrape(random *rand.Rand) error {
 	var clients sync.WaitGroup
 	for range 1 + random.IntN(100) {
 		clients.Go(func() { _ = r.get(r.http, "/metrics") }) // a connection too many is closed
 	}
 	clients.Wait()
+	return nil
 }
 
 // exhaust leaves crank no descriptor while a swap is asked for, which fails.

@@ -29,14 +29,14 @@ const mark = "CHAOS_RUN"
 // run is one crank under load.
 type run struct {
 	*testing.T
-	dir, prefix, gates string
-	program            string // a copy of the app, which events may break
-	process            *exec.Cmd
-	ended              chan struct{} // closed when process has been waited for
-	client             *control.Client
-	address, http      string
-	load               *hammer.Run
-	script             []string // what has happened
+	dir, prefix   string
+	program       string // a copy of the app, which events may break
+	process       *exec.Cmd
+	ended         chan struct{} // closed when process has been waited for
+	client        *control.Client
+	address, http string
+	load          *hammer.Run
+	script        []string // what has happened
 
 	descriptors, goroutines int // at rest, before anything happened
 	lost                    int // requests, so far
