@@ -174,14 +174,18 @@ func (r *run) kill() {
 // pause stops a process for a moment.
 func pause(pid int, random *rand.Rand) error {
 	length := time.Duration(random.IntN(500)) * time.Millisecond
-	if pid == 0 || syscall.Kill(pid, syscall.SIGSTOP) != nil {
+	if pid == 0 {
+		return nil
+	}
+	err := syscall.Kill(pid, syscall.SIGSTOP)
+	if err == nil {
+		time.Sleep(length)
+		err = syscall.Kill(pid, syscall.SIGCONT)
+	}
+	if err == syscall.ESRCH {
 		return nil // it was replaced meanwhile
 	}
-	time.Sleep(length)
-	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil && err != syscall.ESRCH {
-		return err
-	}
-	return nil
+	return err
 }
 
 // floodNotify sends what has no effect, as fast as it is taken.
