@@ -57,6 +57,11 @@ LOAD_FLAGS ?=
 load:
 	$(GO) test -count=1 -timeout 60m -v -run TestEverything ./test/load -long $(LOAD_FLAGS)
 
+## soak: 10,000 swaps and 1,000,000 notifications: descriptors, goroutines, threads, memory stay (SOAK_FLAGS=-update)
+SOAK_FLAGS ?=
+soak:
+	$(GO) test -count=1 -timeout 60m -v -run TestFlat ./test/load -soak $(SOAK_FLAGS)
+
 ## bench: crank beside its peers, as ratios from one run, in ten minutes (BENCH_FLAGS=-quick, -only start,swap, -markdown FILE)
 # The peers, from Debian: tini dumb-init catatonit s6 runit supervisor libserver-starter-perl starlet gunicorn nginx-light haproxy systemd
 BENCH_FLAGS ?=
@@ -129,4 +134,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test servers apps load bench e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers apps load soak bench e2e e2e-k8s image vet lint golden fuzz clean

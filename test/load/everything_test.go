@@ -15,10 +15,9 @@ import (
 	"github.com/crankctl/crank/test/markdown"
 )
 
-// With both of these it is `make load LOAD_FLAGS=-update`.
 var (
 	long   = flag.Bool("long", false, "TestEverything: ten times as many swaps and requests")
-	update = flag.Bool("update", false, "with -long: write the tables of TestEverything into docs/performance.md")
+	update = flag.Bool("update", false, "with -long or -soak: write what was found into docs/performance.md or docs/guarantees.md")
 )
 
 // proof is one run of all kinds of clients together: at least so many swaps and requests, spread evenly over each other.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -63,7 +64,7 @@ func start(t *testing.T, flags []string, app ...string) *instance {
 	return startOn(t, []string{web, local}, flags, app...)
 }
 
-// What crank binds. DIR is its directory.
+// What crank binds. DIR is its directory, here and in its flags.
 const (
 	web    = "web=127.0.0.1:0"
 	local  = "local=unix://DIR/web.sock"
@@ -90,7 +91,10 @@ func startOn(t *testing.T, binds, flags []string, app ...string) *instance {
 		args = append(args, "-bind", strings.ReplaceAll(bind, "DIR", dir))
 	}
 	i := &instance{t: t, dir: dir, ended: make(chan struct{})}
-	i.process = exec.Command(filepath.Join(bin, "crank"), slices.Concat(args, flags, []string{"--"}, app)...)
+	for _, flag := range flags {
+		args = append(args, strings.ReplaceAll(flag, "DIR", dir))
+	}
+	i.process = exec.Command(filepath.Join(bin, "crank"), slices.Concat(args, []string{"--"}, app)...)
 	i.process.Env, i.process.Stdout, i.process.Stderr = environment(), log, log
 	if err := i.process.Start(); err != nil {
 		t.Fatal(err)
@@ -324,4 +328,11 @@ func (i *instance) apps() (pids []int) {
 // app is the command of the app under test. Its connections have more time than its clients.
 func app(flags ...string) []string {
 	return append([]string{filepath.Join(bin, "app"), "-drain", "80s"}, flags...)
+}
+
+func dialUnix(path string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
 }

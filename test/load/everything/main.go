@@ -13,6 +13,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log"
@@ -38,13 +39,42 @@ func main() {
 	}
 }
 
+var messages = flag.Int("messages", 0, "before READY say STATUS so many `times`")
+
 func run() error {
+	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	listeners, err := child.Listeners()
 	if err != nil {
 		return err
 	}
+	if err := encrypt(listeners); err != nil {
+		return err
+	}
+	packets, err := child.PacketConns()
+	if err != nil {
+		return err
+	}
+	var echoes sync.WaitGroup
+	for _, conn := range packets {
+		echoes.Go(func() { echo(ctx, conn) })
+	}
+	for n := range *messages {
+		if err := child.Status(fmt.Sprintf("%d of %d", n+1, *messages)); err != nil {
+			return err
+		}
+	}
+	http.HandleFunc("/", answer)
+	http.HandleFunc("/websocket", talk)
+	server := child.Server{Timeout: drain, Spread: time.Second}
+	err = server.Serve(ctx, &http.Server{ReadHeaderTimeout: drain}, listeners...)
+	echoes.Wait()
+	return err
+}
+
+// encrypt replaces the socket "tls".
+func encrypt(listeners []net.Listener) error {
 	secure, err := child.ListenNamed("tls", "tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -58,20 +88,7 @@ func run() error {
 			listeners[i] = child.TLS(ln, config)
 		}
 	}
-	packets, err := child.PacketConns()
-	if err != nil {
-		return err
-	}
-	var echoes sync.WaitGroup
-	for _, conn := range packets {
-		echoes.Go(func() { echo(ctx, conn) })
-	}
-	http.HandleFunc("/", answer)
-	http.HandleFunc("/websocket", talk)
-	server := child.Server{Timeout: drain, Spread: time.Second}
-	err = server.Serve(ctx, &http.Server{ReadHeaderTimeout: drain}, listeners...)
-	echoes.Wait()
-	return err
+	return nil
 }
 
 var body = fmt.Sprintf("generation %s\n", os.Getenv("CRANK_GENERATION"))
