@@ -61,6 +61,24 @@ func Make(asked string) (string, error) {
 	return path, nil
 }
 
+// Remake makes a runtime directory again that Make has returned and somebody has deleted. One that is there must belong to the
+// caller or root: whoever owns it can change what is in it.
+func Remake(path string, mode fs.FileMode) error {
+	err := mkdir(path, mode)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("cannot use %s: it is no directory of this user", path)
+	}
+	return nil
+}
+
 func first(list []place) (string, error) {
 	var reasons []string
 	for _, p := range list {
@@ -99,15 +117,19 @@ func (p place) mkdir() error {
 	if p.private {
 		return os.Mkdir(p.path, 0o700)
 	}
-	if err := os.Mkdir(p.path, 0o711); err != nil {
+	return mkdir(p.path, 0o711)
+}
+
+func mkdir(path string, mode fs.FileMode) error {
+	if err := os.Mkdir(path, mode); err != nil {
 		return err
 	}
 	// By descriptor: who can write to the parent may put a link in its place at any moment.
-	dir, err := os.OpenFile(p.path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Chmod(0o711), dir.Close()) // whatever the umask took
+	return errors.Join(dir.Chmod(mode), dir.Close()) // whatever the umask took
 }
 
 // checkOwn refuses what somebody else may have put there first. Once it has passed, the parent's

@@ -218,3 +218,30 @@ func TestCandidatesOfAnother(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestRemake(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run")
+	for range 2 { // it is made, and then it is there
+		if err := Remake(path, 0o711); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeDir|0o711 {
+			t.Errorf("it is %v, error %v", info.Mode(), err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remake(link, 0o711); err == nil {
+		t.Error("a link is followed")
+	}
+	if os.Geteuid() == 0 { // only root can give it away
+		if err := os.Chown(path, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+		if err := Remake(path, 0o711); err == nil {
+			t.Error("the directory of another user is used")
+		}
+	}
+}
