@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -203,6 +204,12 @@ func (c *crank) places() error {
 	c.prefix, c.conf, c.ctl = dir, c.cfg.ConfPath(dir), c.cfg.CtlAddress(dir)
 	if info, err := os.Stat(dir); err == nil {
 		c.prefixMode = info.Mode().Perm()
+	}
+	if c.conf == "" || c.cfg.Explicit["conf"] == config.Default {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(c.conf)); err != nil {
+		return fmt.Errorf("-conf (CRANK_CONF): no command could be saved at %s: %w: make the directory, or choose another", c.conf, err)
 	}
 	return nil
 }

@@ -30,13 +30,17 @@ func places() []place {
 
 // Candidates returns the directories that may be the runtime directory of a crank of this user, in
 // the order in which crank tries them. Not all of them exist. One that somebody else has put in the place of a private one is none.
+// For root those of other users are among them, at the end.
 func Candidates() []string {
 	var paths []string
 	for _, p := range places() {
-		if err := p.checkOwn(); p.private && err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := p.checkOwner(os.Geteuid()); p.private && err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		paths = append(paths, p.path)
+	}
+	if os.Geteuid() == 0 {
+		paths = append(paths, sharedMemoryOfOthers()...)
 	}
 	return paths
 }
@@ -106,7 +110,7 @@ func (p place) use() error {
 		}
 	}
 	if p.private {
-		if err := p.checkOwn(); err != nil {
+		if err := p.checkOwner(os.Geteuid()); err != nil {
 			return err
 		}
 	}
@@ -132,9 +136,9 @@ func mkdir(path string, mode fs.FileMode) error {
 	return errors.Join(dir.Chmod(mode), dir.Close()) // whatever the umask took
 }
 
-// checkOwn refuses what somebody else may have put there first. Once it has passed, the parent's
+// checkOwner refuses what somebody else may have put there first. Once it has passed, the parent's
 // sticky bit keeps others from replacing the directory.
-func (p place) checkOwn() error {
+func (p place) checkOwner(uid int) error {
 	info, err := os.Lstat(p.path)
 	if err != nil {
 		return err
@@ -143,7 +147,7 @@ func (p place) checkOwn() error {
 	switch {
 	case !info.IsDir():
 		return errors.New("not a directory")
-	case !ok || int(stat.Uid) != os.Geteuid():
+	case !ok || int(stat.Uid) != uid:
 		return errors.New("belongs to another user")
 	case info.Mode().Perm() != 0o700:
 		return fmt.Errorf("has mode %#o, want 0700", info.Mode().Perm())

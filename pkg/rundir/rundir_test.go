@@ -245,3 +245,24 @@ func TestRemake(t *testing.T) {
 		}
 	}
 }
+
+// Root finds the crank of an unprivileged user, but no directory that somebody has put there in a user's name.
+func TestCandidatesOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root looks for them")
+	}
+	own, feigned := inSharedMemory("12345", pidNamespace()), inSharedMemory("12346", pidNamespace())
+	for _, dir := range []string{own, feigned} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Remove(dir) })
+		if err := os.Chown(dir, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	candidates := Candidates()
+	if !slices.Contains(candidates, own) || slices.Contains(candidates, feigned) {
+		t.Errorf("candidates are %v", candidates)
+	}
+}
