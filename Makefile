@@ -52,6 +52,16 @@ servers:
 apps:
 	$(GO) test -count=1 -timeout 30m -v ./test/apps -all
 
+## load: the proof that nothing is lost, ten times as long as in test: every kind of client, 3,000 swaps (LOAD_FLAGS=-update)
+LOAD_FLAGS ?=
+load:
+	$(GO) test -count=1 -timeout 60m -v -run TestEverything ./test/load -long $(LOAD_FLAGS)
+
+## soak: 10,000 swaps and 1,000,000 notifications: descriptors, goroutines, threads, memory stay (SOAK_FLAGS=-update)
+SOAK_FLAGS ?=
+soak:
+	$(GO) test -count=1 -timeout 60m -v -run TestFlat ./test/load -soak $(SOAK_FLAGS)
+
 ## faults: every fault in every moment of crank's life, and the table in docs/guarantees.md anew (root makes more of them)
 faults:
 	$(GO) test -count=1 -timeout 15m -v ./test/faults -all -update
@@ -134,4 +144,4 @@ fuzz:
 clean:
 	rm -rf bin
 
-.PHONY: help build demo test servers apps faults chaos bench e2e e2e-k8s image vet lint golden fuzz clean
+.PHONY: help build demo test servers apps load soak faults chaos bench e2e e2e-k8s image vet lint golden fuzz clean

@@ -3,9 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -96,23 +98,24 @@ func forgetOuterCrank() bool {
 
 // crank is one instance, put together.
 type crank struct {
-	cfg      config.Config
-	nested   bool // it is the app of another crank
-	log      logr.Logger
-	prefix   string // the runtime directory; empty: none
-	conf     string // the saved command's file; empty: none
-	ctl      string // the control socket's address; empty: none
-	hasSaved bool   // there is a saved command
-	sockets  *sockets.Set
-	target   *probe.Target // what -ready asks over the network; nil: nothing
-	started  time.Time
-	sup      *supervisor.Supervisor
-	listener *server.Listener
-	http     *health.Listener // nil: no -http
-	metrics  *metrics.Metrics // nil: no -http
-	dropped  func() int64     // how many lines the log has lost
-	stops    []func()         // end what serve has begun
-	parent   sync.WaitGroup   // what tells the service manager
+	cfg        config.Config
+	nested     bool // it is the app of another crank
+	log        logr.Logger
+	prefix     string      // the runtime directory; empty: none
+	prefixMode fs.FileMode // what it had at the start
+	conf       string      // the saved command's file; empty: none
+	ctl        string      // the control socket's address; empty: none
+	hasSaved   bool        // there is a saved command
+	sockets    *sockets.Set
+	target     *probe.Target // what -ready asks over the network; nil: nothing
+	started    time.Time
+	sup        *supervisor.Supervisor
+	listener   *server.Listener
+	http       *health.Listener // nil: no -http
+	metrics    *metrics.Metrics // nil: no -http
+	dropped    func() int64     // how many lines the log has lost
+	stops      []func()         // end what serve has begun
+	parent     sync.WaitGroup   // what tells the service manager
 }
 
 // run wires everything, from the bottom up, and runs the supervisor to its end.
@@ -199,6 +202,15 @@ func (c *crank) places() error {
 		c.log.Info(warning)
 	}
 	c.prefix, c.conf, c.ctl = dir, c.cfg.ConfPath(dir), c.cfg.CtlAddress(dir)
+	if info, err := os.Stat(dir); err == nil {
+		c.prefixMode = info.Mode().Perm()
+	}
+	if c.conf == "" || c.cfg.Explicit["conf"] == config.Default {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(c.conf)); err != nil {
+		return fmt.Errorf("-conf (CRANK_CONF): no command could be saved at %s: %w: make the directory, or choose another", c.conf, err)
+	}
 	return nil
 }
 
@@ -316,18 +328,23 @@ func (c *crank) serveControl() (stop func()) {
 		o.Observe = c.metrics.Requested
 	}
 	s := server.New(o)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		if err := s.Serve(c.listener); !errors.Is(err, http.ErrServerClosed) {
-			c.log.Error(err, "the control socket is gone: crankctl cannot reach this crank")
-		}
-	}()
+	var serving sync.WaitGroup
+	serve := func(l *server.Listener) {
+		serving.Go(func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+				c.log.Error(err, "the control socket is gone: crankctl cannot reach this crank")
+			}
+		})
+	}
+	serve(c.listener)
+	done := make(chan struct{})
+	serving.Go(func() { c.stayReachable(serve, done) })
 	return func() {
+		close(done)
 		if err := s.Close(); err != nil {
 			c.log.V(1).Info("the control socket was closed with requests under way", "cause", err.Error())
 		}
-		<-ended
+		serving.Wait()
 	}
 }
 
@@ -345,6 +362,7 @@ func (c *crank) launchConfig() launch.Config {
 		dir, err := launch.NotifyDir(c.prefix, c.cfg.Name)
 		if err != nil {
 			c.log.Error(err, "no directory for notify sockets: using abstract ones")
+			dir = ""
 		}
 		l.NotifyDir = dir
 	}

@@ -122,6 +122,9 @@ func (s *session) swapped(p *progress, waited bool, result *control.Result, err 
 	switch took := compact(result.Seconds); {
 	case !waited:
 		s.say("started %s %d (pid %d)", name, result.Generation, result.PID)
+		if !s.global.quiet {
+			fmt.Fprintln(s.stderr, "whether it serves: crankctl status, or -wait")
+		}
 	case result.From == 0:
 		s.say("started %s %d in %s", name, result.Generation, took)
 	default:

@@ -78,7 +78,7 @@ func TestRunWithoutWait(t *testing.T) {
 		swap.Event(supervisor.Event{Generation: 4, PID: 57, Kind: "started"})
 		return swap.Ticket, nil
 	}
-	want := output{0, "started web 4 (pid 57)\n", "web: generation 4 started       pid 57\n"}
+	want := output{0, "started web 4 (pid 57)\n", "web: generation 4 started       pid 57\nwhether it serves: crankctl status, or -wait\n"}
 	check(t, call(nil, "run", "/app", "-wait"), want) // a flag of the app
 	check(t, call(nil, "reload", "-wait=false"), want)
 }

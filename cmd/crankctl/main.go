@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/crankctl/crank/pkg/control"
 )
@@ -103,6 +104,7 @@ func (s *session) verb(c *command, args []string) error {
 		return err
 	}
 	if limit := s.global.limit(c); limit > 0 {
+		s.limit = limit
 		var cancel context.CancelFunc
 		s.ctx, cancel = context.WithTimeout(s.ctx, limit)
 		defer cancel()
@@ -140,8 +142,20 @@ func (s *session) gaveUp(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || s.ctx.Err() == nil {
 		return err
 	}
-	return fmt.Errorf("%w: %s did not answer in time; what it has accepted goes on: see crankctl status", context.DeadlineExceeded, s.client.Name())
+	return timeoutError{s.client.Name(), s.limit}
 }
+
+// timeoutError is the end of crankctl's patience.
+type timeoutError struct {
+	name  string
+	limit time.Duration
+}
+
+func (e timeoutError) Error() string {
+	return fmt.Sprintf("gave up after %v (-timeout); what %s has accepted goes on: see crankctl status", e.limit, e.name)
+}
+
+func (timeoutError) Unwrap() error { return context.DeadlineExceeded }
 
 // usageError is an error of whoever typed the command.
 type usageError struct{ message string }

@@ -296,7 +296,7 @@ func TestTimeout(t *testing.T) {
 	fake.OnSwap = func(supervisor.Request) (supervisor.Ticket, error) { return fake.Accept(4, 57).Ticket, nil }
 	for _, args := range [][]string{{"wait"}, {"reload"}, {"events", "-f"}} {
 		got := call(nil, append(args, "-timeout", "0.05")...)
-		if got.code != exitTimeout || !strings.Contains(got.stderr, "web did not answer in time") {
+		if got.code != exitTimeout || !strings.Contains(got.stderr, "gave up after 50ms (-timeout); what web has accepted goes on") {
 			t.Errorf("%v: %+v", args, got)
 		}
 	}

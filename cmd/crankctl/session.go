@@ -20,6 +20,7 @@ type session struct {
 	stdout, stderr io.Writer
 	global         globals
 	ctx            context.Context // ends with -timeout
+	limit          time.Duration   // which is this; 0: none
 	client         *control.Client // nil for verbs that need no crank
 	several        bool            // one of several cranks is asked
 	live           bool            // stderr is a terminal that can redraw a line

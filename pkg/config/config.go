@@ -156,6 +156,8 @@ func (c *Config) loadFlags(args []string) error {
 	err := flags.Parse(args)
 	c.Command = flags.Args()
 	switch {
+	case err == nil && valueOfSwitch(flags, args):
+		return fmt.Errorf("%s takes no value after a space: write %[1]s or %[1]s=%s", args[len(args)-flags.NArg()-1], flags.Arg(0))
 	case errors.Is(err, flag.ErrHelp): // -h and -help, which flags does not define
 		c.Help = true
 		return nil
@@ -166,6 +168,20 @@ func (c *Config) loadFlags(args []string) error {
 		return fmt.Errorf("unknown flag -%s%s (crank -help lists the flags)", name, didYouMean(suggestFlag(name)))
 	}
 	return fmt.Errorf("%w (crank -help says more)", err)
+}
+
+// valueOfSwitch reports whether "-x true -- app" was written, which would run true(1) with the app as its arguments.
+func valueOfSwitch(flags *flag.FlagSet, args []string) bool {
+	before := len(args) - flags.NArg() - 1
+	if before < 0 || flags.NArg() < 2 || flags.Arg(0) != "true" && flags.Arg(0) != "false" || !slices.Contains(flags.Args(), "--") {
+		return false
+	}
+	last := flags.Lookup(strings.TrimLeft(args[before], "-"))
+	if last == nil {
+		return false
+	}
+	lone, ok := last.Value.(interface{ IsBoolFlag() bool })
+	return ok && lone.IsBoolFlag() && strings.HasPrefix(args[before], "-")
 }
 
 // given notes that its flag was given, and has the first one replace what the variable said.

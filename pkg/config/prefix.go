@@ -1,9 +1,12 @@
 package config
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/crankctl/crank/pkg/rundir"
 )
@@ -23,7 +26,11 @@ func resolvePrefix(asked string, prepare func(string) (string, error)) (dir, war
 	case err == nil:
 		return dir, "", nil
 	case asked != "":
-		return "", "", fmt.Errorf("-prefix (CRANK_PREFIX): %w: make it writable for this user, or choose another", err)
+		advice := "choose another"
+		if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+			advice = "make it writable for this user, or choose another"
+		}
+		return "", "", fmt.Errorf("-prefix (CRANK_PREFIX): %w: %s", err, advice)
 	}
 	return "", fmt.Sprintf("%v: running without a control socket and a saved command; "+
 		"mount a writable directory at /run/crank, or set CRANK_PREFIX", err), nil

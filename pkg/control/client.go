@@ -52,6 +52,9 @@ func NewClient(address, tokenFile string) (*Client, error) {
 	c.name = strings.TrimSuffix(filepath.Base(c.address), ".ctl")
 	if hostport, ok := strings.CutPrefix(address, "tcp://"); ok {
 		c.network, c.address, c.name = "tcp", hostport, "crank"
+		if tokenFile == "" {
+			return nil, fmt.Errorf("%w: a TCP address needs a token: name its file in CRANK_CTL_TOKEN_FILE", ErrUnreachable)
+		}
 		token, err := os.ReadFile(tokenFile)
 		if err != nil {
 			return nil, fmt.Errorf("%w: a TCP address needs CRANK_CTL_TOKEN_FILE: %w", ErrUnreachable, err)

@@ -150,10 +150,13 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 	return ch, nil
 }
 
-// openReceiver falls back to an abstract address when the directory has gone or is full: an app
-// that cannot say READY is worse.
+// openReceiver makes a directory again that somebody has deleted, and falls back to an abstract address where that cannot
+// be, or it is full: an app that cannot say READY is worse.
 func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 	r, err := notify.Open(l.cfg.NotifyDir, n)
+	if errors.Is(err, os.ErrNotExist) && makeNotifyDir(l.cfg.NotifyDir) == nil {
+		r, err = notify.Open(l.cfg.NotifyDir, n)
+	}
 	if err != nil && l.cfg.NotifyDir != "" {
 		l.cfg.Log.Error(err, "no notify socket in the runtime directory: using an abstract one", "generation", n)
 		r, err = notify.Open("", n)

@@ -19,29 +19,33 @@ import (
 // place at any moment.
 func NotifyDir(prefix, name string) (string, error) {
 	path := filepath.Join(prefix, name+".notify")
+	return path, makeNotifyDir(path)
+}
+
+func makeNotifyDir(path string) error {
 	if err := os.Mkdir(path, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-		return "", err
+		return err
 	}
 	notOwn := fmt.Errorf("%s is not a directory of crank's own user: remove it", path)
 	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-		return "", notOwn
+		return notOwn
 	}
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer dir.Close()
 	info, err := dir.Stat()
 	if err != nil {
-		return "", err
+		return err
 	}
 	if int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
-		return "", notOwn
+		return notOwn
 	}
 	if err := dir.Chmod(0o711); err != nil { // whatever the umask was
-		return "", err
+		return err
 	}
-	return path, removeStale(dir)
+	return removeStale(dir)
 }
 
 // removeStale removes the sockets that nobody reads any more; another crank of the same name, without

@@ -30,13 +30,17 @@ func places() []place {
 
 // Candidates returns the directories that may be the runtime directory of a crank of this user, in
 // the order in which crank tries them. Not all of them exist. One that somebody else has put in the place of a private one is none.
+// For root those of other users are among them, at the end.
 func Candidates() []string {
 	var paths []string
 	for _, p := range places() {
-		if err := p.checkOwn(); p.private && err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := p.checkOwner(os.Geteuid()); p.private && err != nil && !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		paths = append(paths, p.path)
+	}
+	if os.Geteuid() == 0 {
+		paths = append(paths, sharedMemoryOfOthers()...)
 	}
 	return paths
 }
@@ -59,6 +63,24 @@ func Make(asked string) (string, error) {
 		return "", fmt.Errorf("cannot use runtime directory %s: %w", path, err)
 	}
 	return path, nil
+}
+
+// Remake makes a runtime directory again that Make has returned and somebody has deleted. One that is there must belong to the
+// caller or root: whoever owns it can change what is in it.
+func Remake(path string, mode fs.FileMode) error {
+	err := mkdir(path, mode)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+		return fmt.Errorf("cannot use %s: it is no directory of this user", path)
+	}
+	return nil
 }
 
 func first(list []place) (string, error) {
@@ -88,7 +110,7 @@ func (p place) use() error {
 		}
 	}
 	if p.private {
-		if err := p.checkOwn(); err != nil {
+		if err := p.checkOwner(os.Geteuid()); err != nil {
 			return err
 		}
 	}
@@ -99,20 +121,24 @@ func (p place) mkdir() error {
 	if p.private {
 		return os.Mkdir(p.path, 0o700)
 	}
-	if err := os.Mkdir(p.path, 0o711); err != nil {
+	return mkdir(p.path, 0o711)
+}
+
+func mkdir(path string, mode fs.FileMode) error {
+	if err := os.Mkdir(path, mode); err != nil {
 		return err
 	}
 	// By descriptor: who can write to the parent may put a link in its place at any moment.
-	dir, err := os.OpenFile(p.path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Chmod(0o711), dir.Close()) // whatever the umask took
+	return errors.Join(dir.Chmod(mode), dir.Close()) // whatever the umask took
 }
 
-// checkOwn refuses what somebody else may have put there first. Once it has passed, the parent's
+// checkOwner refuses what somebody else may have put there first. Once it has passed, the parent's
 // sticky bit keeps others from replacing the directory.
-func (p place) checkOwn() error {
+func (p place) checkOwner(uid int) error {
 	info, err := os.Lstat(p.path)
 	if err != nil {
 		return err
@@ -121,7 +147,7 @@ func (p place) checkOwn() error {
 	switch {
 	case !info.IsDir():
 		return errors.New("not a directory")
-	case !ok || int(stat.Uid) != os.Geteuid():
+	case !ok || int(stat.Uid) != uid:
 		return errors.New("belongs to another user")
 	case info.Mode().Perm() != 0o700:
 		return fmt.Errorf("has mode %#o, want 0700", info.Mode().Perm())

@@ -218,3 +218,51 @@ func TestCandidatesOfAnother(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestRemake(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run")
+	for range 2 { // it is made, and then it is there
+		if err := Remake(path, 0o711); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeDir|0o711 {
+			t.Errorf("it is %v, error %v", info.Mode(), err)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remake(link, 0o711); err == nil {
+		t.Error("a link is followed")
+	}
+	if os.Geteuid() == 0 { // only root can give it away
+		if err := os.Chown(path, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+		if err := Remake(path, 0o711); err == nil {
+			t.Error("the directory of another user is used")
+		}
+	}
+}
+
+// Root finds the crank of an unprivileged user, but no directory that somebody has put there in a user's name.
+func TestCandidatesOfOthers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root looks for them")
+	}
+	own, feigned := inSharedMemory("12345", pidNamespace()), inSharedMemory("12346", pidNamespace())
+	for _, dir := range []string{own, feigned} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { os.Remove(dir) })
+		if err := os.Chown(dir, 12345, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	candidates := Candidates()
+	if !slices.Contains(candidates, own) || slices.Contains(candidates, feigned) {
+		t.Errorf("candidates are %v", candidates)
+	}
+}

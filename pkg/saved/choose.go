@@ -23,7 +23,7 @@ const (
 //	-              any              the saved one
 //	A              -                A
 //	A              base A           the saved one, so that a restart keeps a hot update
-//	A              base B, or none  A, so that a new image wins over an old file
+//	A              base B, or none  A, so that another command line wins over an old file
 //
 // previous is what a rollback would return to, nil for none; it is not taken from a stale record.
 func Choose(commandLine []string, rec Record, ok bool) (first supervisor.Command, previous *supervisor.Command, why string) {

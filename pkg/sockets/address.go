@@ -180,8 +180,9 @@ func (a *Address) parseWhere(where string) error {
 	case network == "fd":
 		return a.parseFD(rest)
 	case slices.Contains(unixNetworks, network):
-		if _, err := strconv.Atoi(rest); err == nil && !hasScheme {
-			return fmt.Errorf("this is a path: write :%s for a port, ./%s for a file", rest, rest)
+		// A word alone is rather a mistake ("localhost", "8080", "true") than a file in the working directory.
+		if !hasScheme && rest != "" && rest[0] != '@' && !strings.Contains(rest, "/") && !strings.HasSuffix(rest, ".sock") {
+			return fmt.Errorf("a path needs a \"/\": write ./%s for a file, %s for a port", rest, portOf(rest))
 		}
 		return a.parsePath(rest)
 	case !hasScheme && strings.Contains(where, "/"):
@@ -189,6 +190,14 @@ func (a *Address) parseWhere(where string) error {
 	default:
 		return a.parseHostPort(rest)
 	}
+}
+
+// portOf is what somebody may have meant who wrote a word alone.
+func portOf(word string) string {
+	if _, err := strconv.Atoi(word); err == nil {
+		return ":" + word
+	}
+	return word + ":8080"
 }
 
 func (a *Address) parseFD(number string) error {

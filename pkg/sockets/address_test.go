@@ -25,7 +25,7 @@ func TestParseAddress(t *testing.T) {
 		{longest, Address{Network: "unix", Path: longest}},
 		{"app.sock", Address{Network: "unix", Path: "app.sock"}},
 		{"./a=b", Address{Network: "unix", Path: "./a=b"}},
-		{"a=b", Address{Name: "a", Network: "unix", Path: "b"}},
+		{"a=./b", Address{Name: "a", Network: "unix", Path: "./b"}},
 		{"@app", Address{Network: "unix", Path: "@app"}},
 		{"tcp://:8080", Address{Network: "tcp", Port: 8080}},
 		{"tcp4://0.0.0.0:8080", Address{Network: "tcp4", Host: "0.0.0.0", Port: 8080}},
@@ -73,7 +73,9 @@ func TestParseAddress(t *testing.T) {
 func TestParseAddressErrors(t *testing.T) {
 	tests := []struct{ uri, want string }{
 		{"", "path is missing"},
-		{"8080", "write :8080 for a port, ./8080 for a file"},
+		{"8080", "write ./8080 for a file, :8080 for a port"},
+		{"true", "write ./true for a file, true:8080 for a port"},
+		{"web=localhost?backlog=5", "write ./localhost for a file, localhost:8080 for a port"},
 		{"a b=:80", `name "a b" must be`},
 		{"=:80", `name "" must be`},
 		{strings.Repeat("n", 65) + "=:80", "must be 1 to 64"},

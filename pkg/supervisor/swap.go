@@ -174,7 +174,7 @@ func (s *Supervisor) commandFor(r Request) (Command, error) {
 		cmd = r.Change.Apply(s.cmd)
 	case TriggerRollback:
 		if s.previous == nil {
-			return Command{}, refuse(refusedNoRollback, "there is no earlier command to go back to: only one has been current so far")
+			return Command{}, refuse(refusedNoRollback, "there is no earlier command to go back to: only one has been current so far, and a reload runs the same again")
 		}
 		cmd = *s.previous
 	}
@@ -332,7 +332,11 @@ func (s *Supervisor) failCandidate(reason, cause string) {
 // failed ends the candidacy of g, which is leaving or gone, and decides what that means.
 func (s *Supervisor) failed(g *generation, reason, cause string) {
 	s.candidate = nil
-	s.log.Info("generation failed", "generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
+	say := func(keysAndValues ...any) { s.log.Error(nil, "generation failed", keysAndValues...) }
+	if slices.Contains(unblamed, reason) {
+		say = func(keysAndValues ...any) { s.log.Info("generation failed", keysAndValues...) }
+	}
+	say("generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
 	g.failure = reason
 	s.report(g, reason, cause)
 	if s.shutdown != nil || reason == reasonReplaced || s.current != nil {

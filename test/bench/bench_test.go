@@ -105,32 +105,13 @@ func TestMarkdown(t *testing.T) {
 |  |  | dumb-init | not installed |  |  |  |
 | x\|y | 1 |  |  |  | at most 0 | NO |
 `
-	if got := markdown(tableRows); got != want {
+	if got := inMarkdown(tableRows); got != want {
 		t.Errorf("got\n%s", got)
 	}
 	var text bytes.Buffer
 	printTable(&text, tableRows)
 	if lines := strings.Split(text.String(), "\n"); len(lines) != 5 || !strings.HasPrefix(lines[2], "       ") || !strings.HasSuffix(lines[3], "NO") {
 		t.Errorf("got\n%s", &text)
-	}
-}
-
-func TestSplice(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "doc.md")
-	if err := os.WriteFile(path, []byte("before\n"+tableBegin+"old\n"+tableEnd+"after\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range []string{"new\n", "newer\n"} {
-		if err := splice(path, text); err != nil {
-			t.Fatal(err)
-		}
-		if got, _ := os.ReadFile(path); string(got) != "before\n"+tableBegin+text+tableEnd+"after\n" {
-			t.Errorf("got %q", got)
-		}
-	}
-	os.WriteFile(path, []byte("nothing"), 0o644)
-	if err := splice(path, "new\n"); err == nil {
-		t.Error("no error without the lines")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/crankctl/crank/test/markdown"
 	"github.com/crankctl/crank/test/programs"
 )
 
@@ -190,7 +191,7 @@ func (b *bench) measure(ctx context.Context, chosen []benchmark, document string
 		return fmt.Errorf("%s failed: see above", strings.Join(failed, ", "))
 	}
 	if document != "" {
-		return splice(document, strings.Join(head, "  \n")+"\n\n"+markdown(b.rows))
+		return markdown.Splice(document, tableBegin, tableEnd, strings.Join(head, "  \n")+"\n\n"+inMarkdown(b.rows))
 	}
 	return nil
 }

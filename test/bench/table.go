@@ -1,11 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"math"
-	"os"
 	"strings"
 	"text/tabwriter"
 )
@@ -133,7 +131,7 @@ func cellsOf(rows []row) (all [][]string) {
 	return all
 }
 
-func markdown(rows []row) string {
+func inMarkdown(rows []row) string {
 	var text strings.Builder
 	for i, cells := range append([][]string{header}, cellsOf(rows)...) {
 		for j := range cells {
@@ -149,20 +147,6 @@ func markdown(rows []row) string {
 
 // The table in the document stands between these lines.
 const (
-	tableBegin = "<!-- bench: make bench BENCH_FLAGS='-markdown docs/performance.md' -->\n"
-	tableEnd   = "<!-- end of bench -->\n"
+	tableBegin = "<!-- bench: make bench BENCH_FLAGS='-markdown docs/performance.md' -->"
+	tableEnd   = "<!-- end of bench -->"
 )
-
-// splice replaces what is between the markers in a document.
-func splice(path, text string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(old), tableBegin)
-	_, after, ok2 := strings.Cut(rest, tableEnd)
-	if !ok || !ok2 {
-		return errors.New(path + " has no lines between which the table stands: " + strings.TrimSpace(tableBegin))
-	}
-	return os.WriteFile(path, []byte(before+tableBegin+text+tableEnd+after), 0o644)
-}

@@ -57,7 +57,6 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	r.quiet()
-	r.forget()
 	report := r.load.Stop()
 	r.end()
 	t.Logf("seed %d: %d events in %v, %d generations; %d requests over %d connections, %d lost, all of them with an app that was killed",

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -52,7 +51,8 @@ var events = []event{
 		r.swap("-kill-at-ready", fmt.Sprint(pid))
 	}},
 	{"no descriptor is left for a while", 2, false, (*run).exhaust},
-	{"the runtime directory is away for a while", 2, false, (*run).moveAway},
+	{"the runtime directory is deleted", 2, false, func(r *run, _ *rand.Rand) { r.remove(r.prefix) }},
+	{"the control socket is deleted", 1, false, func(r *run, _ *rand.Rand) { r.remove(filepath.Join(r.prefix, "app.ctl")) }},
 	{"the binary is cut off for a while", 2, false, (*run).cutOff},
 	{"nothing else", 8, false, func(*run, *rand.Rand) {}},
 }
@@ -194,7 +194,7 @@ func (r *run) floodNotify(random *rand.Rand) error {
 	address := processes.Variable(r.app(), "NOTIFY_SOCKET")
 	conn, err := net.Dial("unixgram", address)
 	if err != nil {
-		n = 0 // the app was replaced meanwhile, or the directory is away
+		n = 0 // the app was replaced meanwhile, or the directory is gone
 	} else {
 		defer conn.Close()
 	}
@@ -212,7 +212,7 @@ func (r *run) slowClients(random *rand.Rand) error {
 	for range n {
 		conn, err := net.DialTimeout("unix", filepath.Join(r.prefix, "app.ctl"), time.Second)
 		if err != nil {
-			continue // the queue is full, or the directory is away
+			continue // the queue is full, or the directory is gone
 		}
 		held = append(held, conn)
 		io.WriteString(conn, "POST /v1/run HTTP/1.1\r\nHost: crank\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{\"com")
@@ -246,14 +246,11 @@ func (r *run) exhaust(random *rand.Rand) {
 	r.must(unix.Prlimit(r.pid(), unix.RLIMIT_NOFILE, &old, nil))
 }
 
-// moveAway takes the runtime directory away while a swap is asked for.
-func (r *run) moveAway(random *rand.Rand) {
+// remove deletes a file or a directory of crank's, and asks for a swap.
+func (r *run) remove(path string) {
 	r.Helper()
-	r.must(os.Rename(r.prefix, r.prefix+".away"))
+	r.eventually("it is deleted", func(context.Context) error { return os.RemoveAll(path) }) // crank may be making files in it
 	r.signal(syscall.SIGHUP)
-	time.Sleep(time.Duration(random.IntN(300)) * time.Millisecond) // this is how long it is away
-	r.must(os.RemoveAll(r.prefix))                                 // crank may have made another one
-	r.must(os.Rename(r.prefix+".away", r.prefix))
 }
 
 // cutOff breaks the binary: a candidate fails.
@@ -263,23 +260,4 @@ func (r *run) cutOff(random *rand.Rand) {
 	r.must(r.replace(func(b []byte) []byte { return b[:int(share*float64(len(b)))] }))
 	r.kept("", r.program)
 	r.must(r.replace(func(b []byte) []byte { return b }))
-}
-
-// forget deletes the runtime directory for good. crank swaps by HUP all the same.
-func (r *run) forget() {
-	r.Helper()
-	r.must(os.RemoveAll(r.prefix))
-	log := filepath.Join(r.dir, "log")
-	before, err := os.ReadFile(log)
-	r.must(err)
-	r.signal(syscall.SIGHUP)
-	r.eventually("HUP swaps without a runtime directory", func(context.Context) error {
-		after, err := os.ReadFile(log)
-		if err == nil && !strings.Contains(string(after[len(before):]), `"generation ready"`) {
-			err = errors.New("no generation became ready")
-		}
-		return err
-	})
-	r.eventually("the app answers", func(context.Context) error { return r.get(r.address, "/") })
-	r.account(false)
 }

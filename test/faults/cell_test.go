@@ -467,7 +467,7 @@ func (c *cell) after() {
 		c.observeEnd()
 	}
 	if !c.over() {
-		if c.base == 0 && c.moment == beforeStart && !c.fault.lost {
+		if c.base == 0 && c.moment == beforeStart {
 			c.idle()
 			c.find()
 		}
@@ -505,19 +505,14 @@ func (c *cell) after() {
 func (c *cell) swapAgain() {
 	c.Helper()
 	good := []string{c.app[0]}
-	if c.fault.lost {
+	c.info()
+	c.eventually("crank takes a request", func() error {
 		c.tried = last(c.moves()) + 1
-		c.signal(syscall.SIGHUP)
-	} else {
-		c.info()
-		c.eventually("crank takes a request", func() error {
-			c.tried = last(c.moves()) + 1
-			ctx, cancel := context.WithTimeout(context.Background(), c.patience)
-			defer cancel()
-			_, err := c.client.Run(ctx, control.RunRequest{Command: good}, nil)
-			return err
-		})
-	}
+		ctx, cancel := context.WithTimeout(context.Background(), c.patience)
+		defer cancel()
+		_, err := c.client.Run(ctx, control.RunRequest{Command: good}, nil)
+		return err
+	})
 	c.await("a good candidate is ready", func(moves []move) bool {
 		if m := find(moves, c.tried, "failed"); m != nil {
 			c.Fatalf("afterwards a good candidate fails: %s", m.cause)

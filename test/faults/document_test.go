@@ -2,9 +2,10 @@ package faults
 
 import (
 	"fmt"
-	"os"
 	"strings"
 	"testing"
+
+	"github.com/crankctl/crank/test/markdown"
 )
 
 const (
@@ -30,7 +31,7 @@ func (r *results) print(t *testing.T, table []*fault) {
 	case t.Failed():
 		t.Error("not written: the matrix is not what it should be")
 	default:
-		if err := splice(document, text); err != nil {
+		if err := markdown.Splice(document, tableBegin, tableEnd, text); err != nil {
 			t.Error(err)
 		}
 	}
@@ -76,18 +77,4 @@ func (f *fault) words() string {
 	}
 	text := strings.Join(sentences, " ")
 	return strings.ToUpper(text[:1]) + text[1:]
-}
-
-// splice replaces what is between the markers of the matrix.
-func splice(path, text string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(old), tableBegin)
-	_, after, ok2 := strings.Cut(rest, tableEnd)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no markers of the matrix", path)
-	}
-	return os.WriteFile(path, []byte(before+tableBegin+text+tableEnd+after), 0o644)
 }

@@ -97,7 +97,6 @@ type fault struct {
 
 	brief       bool // it is undone before it is looked what becomes of crank: until then crank knows no better
 	unreachable bool // while it lasts nobody can be sure to reach the control socket: the log is read, HUP asks
-	lost        bool // nor afterwards
 	broken      bool // it cannot be undone: no good swap is tried afterwards
 	asks        bool // it asks for a swap itself
 	silent      bool // while it lasts the app does not answer

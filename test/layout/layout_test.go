@@ -28,7 +28,7 @@ var homes = map[string]string{
 // none of them.
 var allowed = map[string][]string{
 	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/health", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/metrics", "pkg/notify", "pkg/output", "pkg/parent",
-		"pkg/probe", "pkg/saved", "pkg/signals", "pkg/sockets", "pkg/supervisor", "pkg/version"},
+		"pkg/probe", "pkg/rundir", "pkg/saved", "pkg/signals", "pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"cmd/crankctl":                  {"pkg/control", "pkg/rundir", "pkg/signame", "pkg/version"},
 	"pkg/config":                    {"pkg/profile", "pkg/rundir", "pkg/signame"},
 	"pkg/control/server":            {"pkg/control", "pkg/linux", "pkg/signame", "pkg/sockets", "pkg/supervisor"},

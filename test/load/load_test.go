@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,7 +39,7 @@ const (
 // bin is where the programs are.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
+func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin, "test/load/everything")) }
 
 // instance is one crank, and the load on its sockets.
 type instance struct {
@@ -47,15 +48,31 @@ type instance struct {
 	process   *exec.Cmd
 	ended     chan struct{} // closed when process has been waited for
 	client    *control.Client
-	addresses map[string]string      // by network
-	loads     map[string]*hammer.Run // by network
+	addresses map[string]address     // by the sockets' names
+	loads     map[string]*hammer.Run // likewise
 
 	good, failed, refused int // swaps
 	lost                  int // requests, which a test may account for
 }
 
+// address is where a socket can be reached.
+type address struct{ network, address string }
+
 // start starts crank with these flags on a TCP and on a unix socket, and waits until the app serves.
 func start(t *testing.T, flags []string, app ...string) *instance {
+	t.Helper()
+	return startOn(t, []string{web, local}, flags, app...)
+}
+
+// What crank binds. DIR is its directory, here and in its flags.
+const (
+	web    = "web=127.0.0.1:0"
+	local  = "local=unix://DIR/web.sock"
+	secure = "tls=127.0.0.1:0"
+	echo   = "echo=udp://127.0.0.1:0"
+)
+
+func startOn(t *testing.T, binds, flags []string, app ...string) *instance {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "load-") // shorter than t.TempDir, for sun_path
 	if err != nil {
@@ -69,10 +86,15 @@ func start(t *testing.T, flags []string, app ...string) *instance {
 	if err := os.WriteFile(filepath.Join(dir, garbage), []byte("\x00\x01\x02"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"-name", "load", "-prefix", dir, "-stop", "90s",
-		"-bind", "web=127.0.0.1:0", "-bind", "local=unix://" + filepath.Join(dir, "web.sock")}
+	args := []string{"-name", "load", "-prefix", dir, "-stop", "90s"}
+	for _, bind := range binds {
+		args = append(args, "-bind", strings.ReplaceAll(bind, "DIR", dir))
+	}
 	i := &instance{t: t, dir: dir, ended: make(chan struct{})}
-	i.process = exec.Command(filepath.Join(bin, "crank"), slices.Concat(args, flags, []string{"--"}, app)...)
+	for _, flag := range flags {
+		args = append(args, strings.ReplaceAll(flag, "DIR", dir))
+	}
+	i.process = exec.Command(filepath.Join(bin, "crank"), slices.Concat(args, []string{"--"}, app)...)
 	i.process.Env, i.process.Stdout, i.process.Stderr = environment(), log, log
 	if err := i.process.Start(); err != nil {
 		t.Fatal(err)
@@ -85,7 +107,7 @@ func start(t *testing.T, flags []string, app ...string) *instance {
 	if i.client, err = control.NewClient(filepath.Join(dir, "load.ctl"), ""); err != nil {
 		t.Fatal(err)
 	}
-	i.find()
+	i.find(len(binds))
 	return i
 }
 
@@ -101,8 +123,8 @@ func environment() []string {
 	})
 }
 
-// find waits for the first generation and asks where it serves.
-func (i *instance) find() {
+// find waits for the first generation and asks where it serves on its sockets.
+func (i *instance) find(sockets int) {
 	i.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -120,22 +142,22 @@ func (i *instance) find() {
 		}
 	}
 	info, err := i.client.Info(ctx)
-	if err != nil || len(info.Sockets) != 2 {
+	if err != nil || len(info.Sockets) != sockets {
 		i.t.Fatalf("info shows the sockets %v, error %v", info.Sockets, err)
 	}
-	i.addresses = map[string]string{}
+	i.addresses = map[string]address{}
 	for _, s := range info.Sockets {
-		network, address, _ := strings.Cut(s.Bound, "://")
-		i.addresses[network] = address
+		network, bound, _ := strings.Cut(s.Bound, "://")
+		i.addresses[s.Name] = address{network, bound}
 	}
 }
 
 // load starts clients on both sockets.
 func (i *instance) load() {
 	i.loads = map[string]*hammer.Run{}
-	for network, address := range i.addresses {
-		i.loads[network] = hammer.Start(hammer.Load{
-			Network: network, Address: address, KeepAlive: clients, Short: clients, Pause: pause, Timeout: tooLate,
+	for name, at := range i.addresses {
+		i.loads[name] = hammer.Start(hammer.Load{
+			Network: at.network, Address: at.address, KeepAlive: clients, Short: clients, Pause: pause, Timeout: tooLate,
 		})
 	}
 }
@@ -169,9 +191,9 @@ func (i *instance) stop() hammer.Report {
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "\tsocket\trequests\tconnections\tlost\tp50\tp99\tlongest")
-	for _, network := range slices.Sorted(maps.Keys(i.loads)) {
-		r := i.loads[network].Stop()
-		fmt.Fprintf(w, "\t%s\t%d\t%d\t%d %s\t%v\t%v\t%v\n", network, r.Requests, r.Connections, r.Lost, kinds(r.Kinds),
+	for _, name := range slices.Sorted(maps.Keys(i.loads)) {
+		r := i.loads[name].Stop()
+		fmt.Fprintf(w, "\t%s\t%d\t%d\t%d %s\t%v\t%v\t%v\n", name, r.Requests, r.Connections, r.Lost, kinds(r.Kinds),
 			r.P50.Round(time.Microsecond), r.P99.Round(time.Microsecond), r.Longest.Round(time.Microsecond))
 		sum.Requests += r.Requests
 		sum.Lost += r.Lost
@@ -179,7 +201,7 @@ func (i *instance) stop() hammer.Report {
 		add(sum.Kinds, r.Kinds)
 		add(sum.Bodies, r.Bodies)
 		if r.Requests < 100 {
-			i.t.Errorf("%s: only %d requests", network, r.Requests)
+			i.t.Errorf("%s: only %d requests", name, r.Requests)
 		}
 	}
 	w.Flush()
@@ -306,4 +328,11 @@ func (i *instance) apps() (pids []int) {
 // app is the command of the app under test. Its connections have more time than its clients.
 func app(flags ...string) []string {
 	return append([]string{filepath.Join(bin, "app"), "-drain", "80s"}, flags...)
+}
+
+func dialUnix(path string) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}
 }

@@ -1,4 +1,4 @@
-// Package markdown takes code blocks out of the documents, for tests that run them as they stand there.
+// Package markdown takes code blocks out of the documents, for tests that run them as they stand there, and puts tables in.
 package markdown
 
 import (

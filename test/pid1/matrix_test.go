@@ -4,11 +4,12 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/crankctl/crank/test/markdown"
 )
 
 // behaviour is a row of the matrix. The tests of a whole domain (every exit code) are behaviours too.
@@ -77,8 +78,8 @@ var update = flag.Bool("update", false, "write the matrix into docs/pid1.md")
 
 const (
 	document    = "../../docs/pid1.md"
-	matrixBegin = "<!-- matrix: go test ./test/pid1 -update -->\n"
-	matrixEnd   = "<!-- end of matrix -->\n"
+	matrixBegin = "<!-- matrix: go test ./test/pid1 -update -->"
+	matrixEnd   = "<!-- end of matrix -->"
 )
 
 // printMatrix prints what was found, and with -update writes it into the document.
@@ -98,22 +99,8 @@ func printMatrix(t *testing.T) {
 	}
 	t.Log("\n" + text.String())
 	if *update {
-		must(t, splice(document, text.String()))
+		must(t, markdown.Splice(document, matrixBegin, matrixEnd, text.String()))
 	}
-}
-
-// splice replaces what is between the markers of the matrix.
-func splice(path, text string) error {
-	old, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	before, rest, ok := strings.Cut(string(old), matrixBegin)
-	_, after, ok2 := strings.Cut(rest, matrixEnd)
-	if !ok || !ok2 {
-		return fmt.Errorf("%s has no markers of the matrix", path)
-	}
-	return os.WriteFile(path, []byte(before+matrixBegin+text+matrixEnd+after), 0o644)
 }
 
 // inContainer starts app under p, lets check look at it, and closes the container.

@@ -11,13 +11,13 @@ import (
 	"testing"
 )
 
-// Main builds the programs into a directory of their own, puts its path into dir, runs the tests and
-// removes it. It is the body of a TestMain, and returns the exit code.
-func Main(m *testing.M, dir *string) int {
+// Main builds the programs, and more (see Build), into a directory of their own, puts its path into dir, runs the tests
+// and removes it. It is the body of a TestMain, and returns the exit code.
+func Main(m *testing.M, dir *string, more ...string) int {
 	var err error
 	if *dir, err = os.MkdirTemp("", "crank-bin-"); err == nil {
 		defer os.RemoveAll(*dir)
-		err = Build(*dir)
+		err = Build(*dir, more...)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

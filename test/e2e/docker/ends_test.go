@@ -85,12 +85,27 @@ func TestOOM(t *testing.T) {
 }
 
 // TestCandidateDiesFirst: where there is not enough memory for a new version, the kernel kills that one,
-// and the one that serves does not notice.
+// and the one that serves does not notice. This is the kernel's choice, and no promise: under load the serving app may need
+// a page before those of the killed one have come back, and the kernel then kills another (docs/kubernetes.md).
 func TestCandidateDiesFirst(t *testing.T) {
+	for range 3 {
+		if candidateDies(t) {
+			return
+		}
+		t.Log("the kernel has killed more than the candidate: once more")
+	}
+	t.Error("in none of 3 tries the candidate alone was killed")
+}
+
+// candidateDies returns whether the container has survived.
+func candidateDies(t *testing.T) bool {
 	c := serve(t, limit)
 	load := c.load("-keepalive")
 	before := c.current()
 	out, code := c.exec("/crankctl", "run", "-wait", "--", "/app", "-eat", gluttony)
+	if state := c.inspect("{{.State.Status}} {{.State.OOMKilled}}"); state == "exited true" {
+		return false
+	}
 	if code != 1 || !strings.Contains(out.stderr, "SIGKILL") || !strings.Contains(out.stderr, "still serving") {
 		t.Errorf("crankctl run: exit code %d\n%s", code, out.stderr)
 	}
@@ -106,4 +121,5 @@ func TestCandidateDiesFirst(t *testing.T) {
 		t.Errorf("exit code %s", state)
 	}
 	t.Logf("after the end OOMKilled is %s, although the container was not killed", c.inspect("{{.State.OOMKilled}}"))
+	return true
 }
