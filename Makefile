@@ -66,11 +66,12 @@ soak:
 faults:
 	$(GO) test -count=1 -timeout 15m -v ./test/faults -all -update
 
-## chaos: random events under load for CHAOS (default 2m); SEED=N replays the events of a seed
+## chaos: random events under load for CHAOS (2m); SEED=N replays the events of a seed (CHAOS_FLAGS=-update)
 CHAOS ?= 2m
 SEED  ?=
+CHAOS_FLAGS ?=
 chaos:
-	$(GO) test -count=1 -timeout 0 -v ./test/chaos -chaos $(CHAOS) $(if $(SEED),-seed $(SEED))
+	$(GO) test -count=1 -timeout 0 -v ./test/chaos -chaos $(CHAOS) $(if $(SEED),-seed $(SEED)) $(CHAOS_FLAGS)
 
 ## bench: crank beside its peers, as ratios from one run, in ten minutes (BENCH_FLAGS=-quick, -only start,swap, -markdown FILE)
 # The peers, from Debian: tini dumb-init catatonit s6 runit supervisor libserver-starter-perl starlet gunicorn nginx-light haproxy systemd

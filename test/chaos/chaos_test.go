@@ -14,12 +14,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crankctl/crank/test/markdown"
 	"github.com/crankctl/crank/test/programs"
 )
 
 var (
 	length = flag.Duration("chaos", 10*time.Second, "for how long things happen")
 	seed   = flag.Uint64("seed", 0, "replay the events of this seed; 0: a new one")
+	update = flag.Bool("update", false, "write what happened into docs/guarantees.md")
 )
 
 // bin is where the programs are.
@@ -59,12 +61,26 @@ func TestChaos(t *testing.T) {
 	r.quiet()
 	report := r.load.Stop()
 	r.end()
-	t.Logf("seed %d: %d events in %v, %d generations; %d requests over %d connections, %d lost, all of them with an app that was killed",
+	if report.Lost != r.lost {
+		t.Errorf("%d requests were lost, %d of them with an app that was killed", report.Lost, r.lost)
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "Seed %d: %d events in %v, %d generations; %d requests over %d connections, %d of them lost, with an app that was killed.\n\n",
 		*seed, len(r.script), time.Since(began).Round(time.Second), r.generations, report.Requests, report.Connections, report.Lost)
+	text.WriteString("| event | times |\n|---|--:|\n")
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
-		t.Logf("%5d  %s", counts[name], name)
+		if name != nothing {
+			fmt.Fprintf(&text, "| %s | %d |\n", name, counts[name])
+		}
+	}
+	t.Logf("\n%s", text.String())
+	if *update {
+		r.must(markdown.Splice("../../docs/guarantees.md", "<!-- chaos: make chaos CHAOS_FLAGS=-update -->", "<!-- end of chaos -->", text.String()))
 	}
 }
+
+// nothing is the name of what does not happen.
+const nothing = "nothing"
 
 // happen lets an event happen, with something else beside it.
 func (r *run) happen(e event, p pressure, random uint64) {
@@ -80,7 +96,7 @@ func choosePressure(source *rand.Rand) pressure {
 	if n := source.IntN(2 * len(pressures)); n < len(pressures) {
 		return pressures[n]
 	}
-	return pressure{"nothing", func(*run, *rand.Rand) error { return nil }}
+	return pressure{nothing, func(*run, *rand.Rand) error { return nil }}
 }
 
 // choose returns a random event, by weight.

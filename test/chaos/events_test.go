@@ -54,7 +54,7 @@ var events = []event{
 	{"the runtime directory is deleted", 2, false, func(r *run, _ *rand.Rand) { r.remove(r.prefix) }},
 	{"the control socket is deleted", 1, false, func(r *run, _ *rand.Rand) { r.remove(filepath.Join(r.prefix, "app.ctl")) }},
 	{"the binary is cut off for a while", 2, false, (*run).cutOff},
-	{"nothing else", 8, false, func(*run, *rand.Rand) {}},
+	{nothing, 8, false, func(*run, *rand.Rand) {}},
 }
 
 // pressure is what can happen beside an event, or alone. It costs time and nothing else.

@@ -10,8 +10,8 @@ import (
 
 const (
 	document   = "../../docs/guarantees.md"
-	tableBegin = "<!-- faults: make faults -->\n"
-	tableEnd   = "<!-- end of faults -->\n"
+	tableBegin = "<!-- faults: make faults -->"
+	tableEnd   = "<!-- end of faults -->"
 )
 
 // print prints what was found, and with -update writes it into the document.
