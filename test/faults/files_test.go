@@ -92,8 +92,10 @@ func fileFaults() []*fault {
 			},
 		},
 		{
-			name:        "the runtime directory is deleted",
-			inject:      func(c *cell) { c.must(os.RemoveAll(c.prefix)) },
+			name: "the runtime directory is deleted",
+			inject: func(c *cell) {
+				c.eventually("it is deleted", func() error { return os.RemoveAll(c.prefix) }) // crank may be saving into it
+			},
 			unreachable: true,
 			at: [moments]expectation{
 				beforeStart: none("crank makes it"),
