@@ -75,7 +75,11 @@ var pressures = []pressure{
 func (r *run) app() int {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	info, err := r.client.Info(ctx)
+	client, err := control.NewClient(filepath.Join(r.prefix, "app.ctl"), "") // r.client is the event's
+	if err != nil {
+		return 0
+	}
+	info, err := client.Info(ctx)
 	if err != nil || info.Current == nil {
 		return 0
 	}
