@@ -44,6 +44,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -61,13 +62,13 @@ const firstFD = 3
 // everyone. They are not passed on to processes that the app starts.
 func Listeners() ([]net.Listener, error) {
 	s, err := inherited()
-	return s.listeners, err
+	return slices.Clone(s.listeners), err
 }
 
 // PacketConns is Listeners for datagram sockets.
 func PacketConns() ([]net.PacketConn, error) {
 	s, err := inherited()
-	return s.packets, err
+	return slices.Clone(s.packets), err
 }
 
 // Listen returns the first of [Listeners], and binds as [net.Listen] does where there is none.

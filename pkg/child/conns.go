@@ -17,7 +17,7 @@ import (
 // Leaving returns the context that ends when the connection of a request that [Serve] serves should
 // end, and at its end at the latest. ctx is the request's, or one of its children. The connection may be
 // hijacked, and the handler may have returned. Whatever stays for long watches it: a WebSocket, a
-// stream of events, a long poll.
+// stream of events, a long poll. Of a connection of [tls.NewListener] that was hijacked it never ends.
 //
 //	stop := context.AfterFunc(child.Leaving(r.Context()), sayGoodbye)
 //
@@ -76,7 +76,11 @@ func (c *conns) set(conn net.Conn, state http.ConnState) {
 		return
 	}
 	if _, unknown := conn.(*tls.Conn); unknown && state == http.StateHijacked {
-		state = http.StateClosed // its end will not be seen
+		p.leave = func() {} // its end will not be seen
+		state = http.StateClosed
+	}
+	if state == http.StateIdle {
+		answered(conn)
 	}
 	p.state = state
 	c.forget(p)
@@ -160,6 +164,19 @@ func (c *conns) wait(timeout time.Duration) error {
 	}
 }
 
+// answered forgets what has come.
+func answered(c net.Conn) {
+	if f, ok := c.(*conn); ok {
+		f.heard.Store(false)
+	}
+}
+
+// begun reports whether a part of a request has come on an idle or a new connection.
+func begun(c net.Conn) bool {
+	f, ok := c.(*conn)
+	return ok && f.heard.Load()
+}
+
 // cut closes all connections. Where one was in use the error says so.
 func (c *conns) cut(timeout time.Duration) error {
 	var requests, hijacked int
@@ -172,7 +189,7 @@ func (c *conns) cut(timeout time.Duration) error {
 			hijacked++
 		case p.handlers > 0:
 			requests += p.handlers
-		case p.state == http.StateActive: // it is being read
+		case p.state == http.StateActive, begun(p.conn): // it is being read
 			requests++
 		default:
 			used = false

@@ -68,9 +68,13 @@ func ExampleListenNamed() {
 		log.Fatal(err)
 	}
 	ended := make(chan error)
-	quiet := child.Server{Quiet: true}
-	go func() { ended <- quiet.Serve(ctx, &http.Server{Handler: http.DefaultServeMux}, web) }()
-	go func() { ended <- quiet.Serve(ctx, &http.Server{Handler: http.NotFoundHandler()}, admin) }()
+	serve := func(handler http.Handler, ln net.Listener) {
+		err := child.Server{Quiet: true}.Serve(ctx, &http.Server{Handler: handler}, ln)
+		stop() // where one fails the other one ends as well
+		ended <- err
+	}
+	go serve(http.DefaultServeMux, web)
+	go serve(http.NotFoundHandler(), admin)
 	child.Ready()
 	if err := errors.Join(<-ended, <-ended); err != nil {
 		log.Fatal(err)

@@ -14,7 +14,7 @@ import (
 )
 
 // h2client speaks HTTP/2 frame by frame, as a client that does no more than it is told: it repeats nothing, and answers
-// no PING by itself. Only what the tests need is here: headers are literals without a table (RFC 7541, 6.2.2).
+// no PING before it is told to. Only what the tests need is here: headers are literals without a table (RFC 7541, 6.2.2).
 type h2client struct {
 	t      *testing.T
 	conn   net.Conn
@@ -26,6 +26,7 @@ type h2client struct {
 	last   []uint32          // of each GOAWAY that came
 	resets map[uint32]uint32
 	pings  [][]byte // not acknowledged
+	acks   bool     // they are, from now on
 	pongs  int
 	wide   bool // the server may send without end
 }
@@ -137,6 +138,10 @@ func (c *h2client) read() error {
 			c.pongs++
 			return nil
 		}
+		if c.acks {
+			c.frame(kindPing, flagAck, 0, payload)
+			return nil
+		}
 		c.pings = append(c.pings, payload)
 	case kindGoAway:
 		if code := binary.BigEndian.Uint32(payload[4:]); code != 0 {
@@ -181,14 +186,14 @@ func (c *h2client) goAway(n int, last uint32) {
 	}
 }
 
-// ack answers the PINGs that have come, at least one.
+// ack answers the PINGs that have come, at least one, and from now on each.
 func (c *h2client) ack() {
 	c.t.Helper()
 	c.until("a PING", func() bool { return len(c.pings) > 0 })
 	for _, payload := range c.pings {
 		c.frame(kindPing, flagAck, 0, payload)
 	}
-	c.pings = nil
+	c.pings, c.acks = nil, true
 }
 
 // roundTrip waits until the server has taken all that was sent.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -20,7 +21,10 @@ import (
 //
 //	server: GOAWAY(2^31-1), PING     ends no stream, but when the client has read it it begins no other
 //	client: PING acknowledged        all that it began before has been read
-//	        no stream is open, for as long as linger
+//	        no stream is open
+//	server: PING
+//	client: PING acknowledged        it has read every answer: what is closed earlier may be reset, and lost
+//	        no stream was begun meanwhile, for as long as linger
 //	server: GOAWAY(last), end        net/http can write no more
 //	client: end                      until then what it sends is dropped, for as long as linger
 //
@@ -34,17 +38,19 @@ type conn struct {
 	handshake func() error
 	tlsState  *tls.ConnectionState // after handshake
 
+	heard atomic.Bool // HTTP/1.1: something has come since the last answer
+
 	writing sync.Mutex // while bytes are written; locked before mu
 	out     frames
-	pending []byte // frames to be inserted
+	pending []byte // frames to be inserted; none after a GOAWAY of net/http, whose last stream must not grow (RFC 9113, 6.8)
 	done    bool   // GOAWAY(last) is written; guarded by both
 
 	mu       sync.Mutex
-	changed  sync.Cond // acked, over or streams
+	changed  sync.Cond // acks, over or streams
 	in       frames
 	matched  int // bytes of the preface, or notHTTP2
 	draining bool
-	acked    bool // the PING
+	acks     int  // of our PINGs
 	over     bool // closed, or net/http has said GOAWAY itself
 	last     uint32
 	streams  map[uint32]byte // that are open: the sides that have ended, fromClient or fromServer
@@ -127,12 +133,14 @@ func (c *conn) Read(p []byte) (int, error) {
 // follow sees what the client sends. mu is held.
 func (c *conn) follow(p []byte) {
 	if c.matched == notHTTP2 {
+		c.heard.Store(c.heard.Load() || len(p) > 0)
 		return
 	}
 	if rest := preface[c.matched:]; rest != "" {
 		n := min(len(p), len(rest))
 		if string(p[:n]) != rest[:n] {
 			c.matched = notHTTP2
+			c.heard.Store(true)
 			return
 		}
 		c.matched += n
@@ -153,7 +161,7 @@ func (c *conn) received(f frame) {
 		c.last = f.stream
 		c.streams[f.stream] = 0
 	case f.kind == kindPing && f.flags&flagAck != 0 && f.data == pingData:
-		c.acked = true
+		c.acks++
 		c.changed.Broadcast()
 	}
 	c.passed(f, fromClient)
@@ -188,9 +196,12 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	inserted := p
 	if c.pending != nil {
-		ahead := c.out
-		if end := ahead.scan(p, func(frame) {}); end > 0 {
+		ahead, says := c.out, false
+		end := ahead.scan(p, func(f frame) { says = says || f.kind == kindGoAway })
+		if end > 0 && !says {
 			inserted = slices.Concat(p[:end], c.pending, p[end:])
+		}
+		if end > 0 || says {
 			c.pending = nil
 		}
 	}
@@ -213,8 +224,14 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) insert(b []byte) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	if !c.out.between() {
-		c.pending = b
+	c.mu.Lock()
+	over := c.over
+	c.mu.Unlock()
+	switch {
+	case over:
+		return
+	case !c.out.between():
+		c.pending = append(c.pending, b...)
 		return
 	}
 	if _, err := c.Conn.Write(b); err != nil {
@@ -235,21 +252,33 @@ func (c *conn) drain() {
 // goAway ends an HTTP/2 connection. It returns soon after its end at the latest.
 func (c *conn) goAway() {
 	c.insert(append(goAwayFrame(maxStream), pingFrame()...))
-	for {
-		c.mu.Lock()
-		for !c.over && (!c.acked || len(c.streams) > 0) {
-			c.changed.Wait()
+	last := c.quiet(1)
+	for pings := 2; ; pings++ {
+		c.insert(pingFrame())
+		if now := c.quiet(pings); now != last {
+			last = now // that one's answer may be on its way
+			continue
 		}
-		c.mu.Unlock()
 		time.Sleep(linger)
-		if c.finish() {
+		if c.finish(last) {
 			return
 		}
+		last = c.quiet(pings)
 	}
 }
 
-// finish ends it if nothing is under way, and reports whether it is over.
-func (c *conn) finish() bool {
+// quiet waits until so many PINGs are acknowledged and no stream is open, or it is over. It returns the last stream.
+func (c *conn) quiet(pings int) (last uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for !c.over && (c.acks < pings || len(c.streams) > 0) {
+		c.changed.Wait()
+	}
+	return c.last
+}
+
+// finish ends it if nothing is under way and no stream was begun after last, and reports whether it is over.
+func (c *conn) finish(last uint32) bool {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	c.mu.Lock()
@@ -257,7 +286,7 @@ func (c *conn) finish() bool {
 	if c.over {
 		return true
 	}
-	if !c.acked || len(c.streams) > 0 || !c.in.between() || !c.out.between() {
+	if c.last != last || len(c.streams) > 0 || !c.in.between() || !c.out.between() {
 		return false
 	}
 	c.done = true

@@ -85,9 +85,18 @@ func notifyFD(text, state string) error {
 		return fmt.Errorf("NOTIFY_FD=%d is not a datagram socket", fd)
 	}
 	syscall.CloseOnExec(fd)
-	for {
-		if _, err = syscall.Write(fd, []byte(state)); err != syscall.EINTR {
-			return os.NewSyscallError("write", err)
+	for deadline := time.Now().Add(notifyTimeout); ; {
+		// The descriptor is blocking, and stays so: its flags belong to all who have it.
+		err = syscall.Sendto(fd, []byte(state), syscall.MSG_DONTWAIT, nil)
+		full := err == syscall.EAGAIN || err == syscall.ENOBUFS
+		if err != syscall.EINTR && !full || time.Now().After(deadline) {
+			return os.NewSyscallError("sendto", err)
+		}
+		if full {
+			time.Sleep(notifyPause)
 		}
 	}
 }
+
+// notifyPause is between two tries to send to a supervisor that has not read yet.
+const notifyPause = 5 * time.Millisecond

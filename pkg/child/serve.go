@@ -26,7 +26,8 @@ type Server struct {
 	// 0: DrainTimeout.
 	Timeout time.Duration
 	// Spread is the time from the begin of the drain on in which long-lived connections are told
-	// to leave, each at a random point. 0: DrainSpread; negative: at once. It ends with Timeout.
+	// to leave, each at a random point. 0: DrainSpread, but no more than two fifths of Timeout, so
+	// that the last ones have time to; negative: at once.
 	Spread time.Duration
 	// Quiet leaves it to the app to say Ready, Failed and Stopping: one that runs two servers, or
 	// that serves before it is ready.
@@ -43,13 +44,14 @@ func Serve(ctx context.Context, srv *http.Server, listeners ...net.Listener) err
 // there is none. It returns nil where nothing was cut short. If a listener fails, the others are
 // drained too, and its error is returned.
 //
-// It takes srv over: its hooks are wrapped, and it ends shut down, which is when the functions of
-// RegisterOnShutdown are called. They see the connections that were accepted; Hijack returns one
-// whose method NetConn() net.Conn returns that.
+// It takes srv over: its hooks are wrapped. They see the connections that were accepted; Hijack
+// returns one whose method NetConn() net.Conn returns that. srv ends shut down, and the functions of
+// RegisterOnShutdown are called only then, when no connection is left: streams and WebSockets that
+// net/http's Shutdown would end by them watch [Leaving] here.
 //
 // For HTTPS use [TLS]. Without it no listener speaks TLS, as with [http.Server.Serve]. What comes
 // from [tls.NewListener] is net/http's own: HTTP/2 clients then get one GOAWAY, with their next
-// answer, and lose what they have begun meanwhile; hijacked connections are not waited for. HTTP/2
+// answer, and lose what they have begun meanwhile; hijacked connections are neither told nor waited for. HTTP/2
 // without TLS is served where srv.Protocols says so, and ends in two steps as well.
 func (s Server) Serve(ctx context.Context, srv *http.Server, listeners ...net.Listener) error {
 	listeners, err := s.take(cmp.Or(srv.Addr, ":http"), listeners)
@@ -107,7 +109,11 @@ func (s Server) live(ctx context.Context, c *conns, listeners []net.Listener, se
 	for _, ln := range listeners {
 		began := sync.OnceFunc(func() { accepting <- struct{}{} })
 		go func() {
-			results <- serve(ln, began)
+			err := serve(ln, began)
+			if c.draining.Load() && errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+				err = nil
+			}
+			results <- err
 			drain() // the others too
 		}()
 	}
@@ -132,19 +138,34 @@ func (s Server) live(ctx context.Context, c *conns, listeners []net.Listener, se
 	}
 	for range listeners {
 		// When serve has returned, c knows all that it accepted.
-		if err := <-results; !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {
+		if err := <-results; err != nil {
 			errs = append(errs, fmt.Errorf("cannot serve: %w", err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil && !ready {
 		errs = append(errs, s.fail(err))
 	}
-	if !s.Quiet {
-		_ = Stopping() // one that does not hear it any more does not wait for it either
-	}
 	timeout := cmp.Or(s.Timeout, DrainTimeout)
-	c.leave(min(cmp.Or(s.Spread, DrainSpread), timeout))
-	return errors.Join(append(errs, c.wait(timeout))...)
+	said := s.sayStopping()
+	c.leave(cmp.Or(min(s.Spread, timeout), min(DrainSpread, timeout*2/5)))
+	errs = append(errs, c.wait(timeout))
+	select {
+	case <-said:
+	case <-time.After(time.Second): // one that does not hear it any more does not wait for it either
+	}
+	return errors.Join(errs...)
+}
+
+// sayStopping does not wait for a supervisor that does not read: the connections come first.
+func (s Server) sayStopping() (said <-chan struct{}) {
+	done := make(chan struct{})
+	go func() { // ends soon: Notify waits for 5 s at most
+		defer close(done)
+		if !s.Quiet {
+			_ = Stopping()
+		}
+	}()
+	return done
 }
 
 func (s Server) fail(err error) error {
@@ -188,7 +209,13 @@ func (c *conns) hook(srv *http.Server) {
 		if followed && conn.tls != nil {
 			r.TLS = conn.tlsState
 		}
-		if c.draining.Load() && (!followed || r.ProtoMajor < 2) { // HTTP/2 is told with GOAWAY
+		if r.ProtoMajor < 2 {
+			a := &answer{ResponseWriter: w, conns: c}
+			handler.ServeHTTP(a, r)
+			a.begin() // it is sent now at the latest
+			return
+		}
+		if c.draining.Load() && !followed { // the others are told with GOAWAY
 			w.Header().Set("Connection", "close")
 		}
 		handler.ServeHTTP(w, r)

@@ -92,8 +92,6 @@ func TestServeDrains(t *testing.T) {
 			before: func(t *testing.T, c *client) { c.send(t, slow); c.inHandler(t) },
 			after: func(t *testing.T, c *client) {
 				close(c.release)
-				c.answer(t, false)
-				c.send(t, get)
 				c.answer(t, true)
 			},
 		},
@@ -128,6 +126,7 @@ func TestServeDeadline(t *testing.T) {
 		c := s.connect(t)
 		c.send(t, get)
 		c.answer(t, false)
+		await(t, s.idle, "the connection to be idle")
 		s.beginDrain(t)
 		if err := s.wait(t); err != nil {
 			t.Error(err)
@@ -147,6 +146,81 @@ func TestServeDeadline(t *testing.T) {
 		}
 		close(c.release)
 	})
+}
+
+// Half of a request is something that is cut short, whichever it is of its connection.
+func TestServeDeadlineInARequest(t *testing.T) {
+	for _, requests := range []int{0, 1} {
+		t.Run(fmt.Sprint("after ", requests), func(t *testing.T) {
+			t.Parallel()
+			s := startServer(t, 3*time.Second)
+			c := s.connect(t)
+			for range requests {
+				c.send(t, get)
+				c.answer(t, false)
+				await(t, s.idle, "the connection to be idle")
+			}
+			c.send(t, get[:20])
+			s.beginDrain(t)
+			if err := s.wait(t); err == nil || !strings.Contains(err.Error(), "1 requests") {
+				t.Errorf("error is %v", err)
+			}
+		})
+	}
+}
+
+// Whatever an app says of the connection: the last answer on it says close. There are streams of events that say keep-alive.
+func TestServeDrainsKeepAlive(t *testing.T) {
+	s := startServer(t, patience)
+	c := s.connect(t)
+	c.send(t, "GET /keep-alive HTTP/1.1\r\nHost: app\r\n\r\n")
+	c.inHandler(t)
+	s.beginDrain(t)
+	close(s.release)
+	c.answer(t, true)
+	if err := s.wait(t); err != nil {
+		t.Error(err)
+	}
+}
+
+// A supervisor that does not read its notifications holds up neither the connections nor the end.
+func TestServeDrainsUnheard(t *testing.T) {
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Close(pair[0])
+	defer syscall.Close(pair[1])
+	t.Setenv("NOTIFY_SOCKET", "")
+	t.Setenv("NOTIFY_FD", fmt.Sprint(pair[1]))
+	s := startServer(t, patience)
+	c := s.connect(t)
+	c.send(t, "GET /events HTTP/1.1\r\nHost: app\r\n\r\n")
+	c.inHandler(t)
+	for err == nil {
+		err = syscall.Sendto(pair[1], []byte("STATUS=x"), syscall.MSG_DONTWAIT, nil)
+	}
+	began := time.Now()
+	if err := Status("x"); err == nil || time.Since(began) < notifyTimeout {
+		t.Errorf("error after %v: %v", time.Since(began), err)
+	}
+	s.beginDrain(t)
+	c.answer(t, false) // it had begun before
+	c.conn.Close()
+	if err := s.wait(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestServeListenerClosed(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	if err := Serve(t.Context(), &http.Server{}, ln); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("error is %v", err)
+	}
 }
 
 func TestServeListenerFails(t *testing.T) {
@@ -191,6 +265,7 @@ type server struct {
 	cancel   context.CancelFunc
 	entered  chan struct{} // a handler that waits has begun
 	release  chan struct{} // closed: /slow may end
+	idle     chan struct{} // a connection has become so
 	returned chan error
 }
 
@@ -206,9 +281,14 @@ func startServer(t *testing.T, timeout time.Duration, more ...net.Listener) *ser
 		cancel:   cancel,
 		entered:  make(chan struct{}, 16),
 		release:  make(chan struct{}),
+		idle:     make(chan struct{}, 16),
 		returned: make(chan error, 1),
 	}
-	srv := &http.Server{Handler: http.HandlerFunc(s.handle)}
+	srv := &http.Server{Handler: http.HandlerFunc(s.handle), ConnState: func(_ net.Conn, state http.ConnState) {
+		if state == http.StateIdle {
+			s.idle <- struct{}{}
+		}
+	}}
 	go func() { s.returned <- Server{Timeout: timeout, Spread: -1}.Serve(ctx, srv, append(more, s.ln)...) }()
 	return s
 }
@@ -216,6 +296,9 @@ func startServer(t *testing.T, timeout time.Duration, more ...net.Listener) *ser
 func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/":
+		io.WriteString(w, "hello")
+	case "/close":
+		w.Header().Set("Connection", "close")
 		io.WriteString(w, "hello")
 	case "/big":
 		s.entered <- struct{}{}
@@ -226,6 +309,11 @@ func (s *server) handle(w http.ResponseWriter, r *http.Request) {
 	case "/slow":
 		s.entered <- struct{}{}
 		<-s.release
+		io.WriteString(w, "hello")
+	case "/keep-alive":
+		s.entered <- struct{}{}
+		<-s.release
+		w.Header().Set("Connection", "keep-alive")
 		io.WriteString(w, "hello")
 	case "/body":
 		s.entered <- struct{}{}

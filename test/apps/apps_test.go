@@ -42,6 +42,10 @@ var (
 var bin string
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 2 && os.Args[1] == smallSndbuf {
+		fmt.Fprintln(os.Stderr, execWithSmallSndbuf(os.Args[2:]))
+		os.Exit(1)
+	}
 	flag.Parse()
 	os.Exit(programs.Main(m, &bin))
 }
@@ -137,7 +141,8 @@ func (l language) testApp(t *testing.T, table *report) {
 	source := markdown.Block(t, document, l.name, l.block)
 	command := p.save(t, drainFor(t, source, 600))
 	t.Run("connections", func(t *testing.T) { p.drains(t, command) })
-	t.Run("deadline", func(t *testing.T) { p.deadline(t, p.save(t, drainFor(t, source, 1))) })
+	t.Run("deadline", func(t *testing.T) { p.deadline(t, withSmallSndbuf(p.save(t, large(t, drainFor(t, source, 1))))) })
+	t.Run("unread", func(t *testing.T) { p.unread(t, withSmallSndbuf(p.save(t, large(t, drainFor(t, source, 600))))) })
 	t.Run("swaps", func(t *testing.T) { table.add(p.swap(t, l.name, "drain", patience, command).judge(t)) })
 }
 

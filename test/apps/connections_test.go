@@ -69,9 +69,11 @@ func (p program) drains(t *testing.T, command []string) {
 	}
 }
 
-// deadline shows that an app does not wait for a connection for ever.
+// deadline shows that an app does not wait for ever: neither for a request nor for a client that does not read.
 func (p program) deadline(t *testing.T, command []string) {
 	i := instance.Start(t, bin, slices.Concat(p.flags, []string{"-stop", "900s"}), command...)
+	narrow(t, i.Address).begin(t, events)
+	narrow(t, i.Address).begin(t, get)
 	c := mustDial(t, i.Address)
 	if err := c.ask(); err != nil {
 		t.Fatal(err)
@@ -174,8 +176,13 @@ func dial(address string, life time.Duration) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newClient(conn, life), nil
+}
+
+// newClient takes a connection, which lives that long at most.
+func newClient(conn net.Conn, life time.Duration) *client {
 	conn.SetDeadline(time.Now().Add(life))
-	return &client{Conn: conn, in: bufio.NewReader(conn)}, nil
+	return &client{Conn: conn, in: bufio.NewReader(conn)}
 }
 
 // mustDial is dial for the time of a test.

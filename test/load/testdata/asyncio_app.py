@@ -62,6 +62,7 @@ class App:
 
     async def serve(self, conn):
         reader, writer = await asyncio.open_connection(sock=conn)
+        writer.transport.set_write_buffer_limits(0)  # drain waits until the kernel has it all
         try:
             while request := await self.request(reader):
                 close = self.draining or b"connection: close" in request.lower()
