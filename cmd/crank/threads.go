@@ -18,7 +18,7 @@ const (
 	// 8 threads to 11, on two processors; with these it has 15.
 	spareThreads = 6
 	// manyProcesses is what has to be free for crank to take threads before it needs them.
-	manyProcesses = 256
+	manyProcesses = 64
 )
 
 // reserveThreads has the threads made that crank may need later. Where the kernel refuses one then, because an app has all that
