@@ -62,9 +62,10 @@ SOAK_FLAGS ?=
 soak:
 	$(GO) test -count=1 -timeout 60m -v -run TestFlat ./test/load -soak $(SOAK_FLAGS)
 
-## faults: every fault in every moment of crank's life, and the table in docs/guarantees.md anew (root makes more of them)
+## faults: every fault in every moment of crank's life; root makes more of them (FAULTS_FLAGS=-update)
+FAULTS_FLAGS ?=
 faults:
-	$(GO) test -count=1 -timeout 15m -v ./test/faults -all -update
+	$(GO) test -count=1 -timeout 15m -v ./test/faults -all $(FAULTS_FLAGS)
 
 ## chaos: random events under load for CHAOS (2m); SEED=N replays the events of a seed (CHAOS_FLAGS=-update)
 CHAOS ?= 2m

@@ -10,7 +10,7 @@ import (
 
 const (
 	document   = "../../docs/guarantees.md"
-	tableBegin = "<!-- faults: make faults -->"
+	tableBegin = "<!-- faults: make faults FAULTS_FLAGS=-update -->"
 	tableEnd   = "<!-- end of faults -->"
 )
 
