@@ -23,6 +23,10 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 	if strings.HasPrefix(path, "tcp://") {
 		return
 	}
+	mode := fs.FileMode(0o711) // of the runtime directory
+	if info, err := os.Stat(c.prefix); err == nil {
+		mode = info.Mode().Perm()
+	}
 	ticker := time.NewTicker(lookTime)
 	defer ticker.Stop()
 	var said string
@@ -35,7 +39,7 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		next, err := c.listenAgain(path)
+		next, err := c.listenAgain(path, mode)
 		switch {
 		case err == nil:
 			serve(next)
@@ -49,10 +53,10 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 	}
 }
 
-// listenAgain also makes the runtime directory again.
-func (c *crank) listenAgain(path string) (*server.Listener, error) {
+// listenAgain also makes the runtime directory again, with the mode that it had.
+func (c *crank) listenAgain(path string, mode fs.FileMode) (*server.Listener, error) {
 	if filepath.Dir(path) == c.prefix {
-		if err := rundir.Remake(c.prefix, c.prefixMode); err != nil {
+		if err := rundir.Remake(c.prefix, mode); err != nil {
 			return nil, err
 		}
 	}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -98,24 +97,23 @@ func forgetOuterCrank() bool {
 
 // crank is one instance, put together.
 type crank struct {
-	cfg        config.Config
-	nested     bool // it is the app of another crank
-	log        logr.Logger
-	prefix     string      // the runtime directory; empty: none
-	prefixMode fs.FileMode // what it had at the start
-	conf       string      // the saved command's file; empty: none
-	ctl        string      // the control socket's address; empty: none
-	hasSaved   bool        // there is a saved command
-	sockets    *sockets.Set
-	target     *probe.Target // what -ready asks over the network; nil: nothing
-	started    time.Time
-	sup        *supervisor.Supervisor
-	listener   *server.Listener
-	http       *health.Listener // nil: no -http
-	metrics    *metrics.Metrics // nil: no -http
-	dropped    func() int64     // how many lines the log has lost
-	stops      []func()         // end what serve has begun
-	parent     sync.WaitGroup   // what tells the service manager
+	cfg      config.Config
+	nested   bool // it is the app of another crank
+	log      logr.Logger
+	prefix   string // the runtime directory; empty: none
+	conf     string // the saved command's file; empty: none
+	ctl      string // the control socket's address; empty: none
+	hasSaved bool   // there is a saved command
+	sockets  *sockets.Set
+	target   *probe.Target // what -ready asks over the network; nil: nothing
+	started  time.Time
+	sup      *supervisor.Supervisor
+	listener *server.Listener
+	http     *health.Listener // nil: no -http
+	metrics  *metrics.Metrics // nil: no -http
+	dropped  func() int64     // how many lines the log has lost
+	stops    []func()         // end what serve has begun
+	parent   sync.WaitGroup   // what tells the service manager
 }
 
 // run wires everything, from the bottom up, and runs the supervisor to its end.
@@ -202,9 +200,6 @@ func (c *crank) places() error {
 		c.log.Info(warning)
 	}
 	c.prefix, c.conf, c.ctl = dir, c.cfg.ConfPath(dir), c.cfg.CtlAddress(dir)
-	if info, err := os.Stat(dir); err == nil {
-		c.prefixMode = info.Mode().Perm()
-	}
 	if c.conf == "" || c.cfg.Explicit["conf"] == config.Default {
 		return nil
 	}
@@ -276,16 +271,7 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	if c.target != nil {
 		options.Prober = probe.New(*c.target, time.Duration(c.cfg.ReadyTimeout), launcher)
 	}
-	// What the app needs not wait for.
-	options.Begun = func() {
-		go func() { // ends with Run
-			in.ListenAll()
-			steerRuntime()
-			reserveThreads()
-			staySmall(c.sup.Done(), c.log)
-		}()
-		c.serve()
-	}
+	options.Begun = func() { c.begun(in) }
 	defer func() {
 		for _, stop := range slices.Backward(c.stops) {
 			stop()
@@ -296,6 +282,17 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 	reason, tail := c.sup.Ending()
 	writeTerminationLog(c.cfg.TerminationLog, c.cfg.Name, reason, tail)
 	return code, nil
+}
+
+// begun does what the app need not wait for.
+func (c *crank) begun(in *signals.Inbox) {
+	go func() { // ends with the supervisor
+		in.ListenAll()
+		steerRuntime()
+		reserveThreads()
+		staySmall(c.sup.Done(), c.log)
+	}()
+	c.serve()
 }
 
 // serve answers crankctl, probes and scrapes, and tells the service manager above.

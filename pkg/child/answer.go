@@ -48,10 +48,7 @@ func (a *answer) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(a.ResponseWriter, r)
 }
 
-func (a *answer) Flush() {
-	a.begin()
-	a.ResponseWriter.(http.Flusher).Flush()
-}
+func (a *answer) Flush() { _ = a.FlushError() }
 
 // FlushError is for [http.ResponseController].
 func (a *answer) FlushError() error {

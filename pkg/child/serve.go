@@ -104,25 +104,7 @@ func bind(address string) (net.Listener, error) {
 func (s Server) live(ctx context.Context, c *conns, listeners []net.Listener, serve func(ln net.Listener, began func()) error) error {
 	ctx, drain := context.WithCancel(ctx)
 	defer drain()
-	accepting := make(chan struct{}, len(listeners))
-	results := make(chan error, len(listeners))
-	for _, ln := range listeners {
-		began := sync.OnceFunc(func() { accepting <- struct{}{} })
-		go func() {
-			err := serve(ln, began)
-			if c.draining.Load() && errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
-				err = nil
-			}
-			results <- err
-			drain() // the others too
-		}()
-	}
-	for range listeners {
-		select {
-		case <-accepting:
-		case <-ctx.Done():
-		}
-	}
+	results := c.serveAll(ctx, drain, listeners, serve)
 	var errs []error
 	ready := ctx.Err() == nil
 	if ready && !s.Quiet {
@@ -145,15 +127,45 @@ func (s Server) live(ctx context.Context, c *conns, listeners []net.Listener, se
 	if err := errors.Join(errs...); err != nil && !ready {
 		errs = append(errs, s.fail(err))
 	}
+	return errors.Join(append(errs, s.drain(c))...)
+}
+
+// serveAll begins to serve each listener, and returns once all accept, or ctx has ended. An end of one that is no drain is
+// one for all. Of each comes what was wrong with its end.
+func (c *conns) serveAll(ctx context.Context, drain func(), listeners []net.Listener, serve func(ln net.Listener, began func()) error) <-chan error {
+	accepting := make(chan struct{}, len(listeners))
+	results := make(chan error, len(listeners))
+	for _, ln := range listeners {
+		began := sync.OnceFunc(func() { accepting <- struct{}{} })
+		go func() {
+			err := serve(ln, began)
+			if c.draining.Load() && errors.Is(err, net.ErrClosed) || errors.Is(err, http.ErrServerClosed) {
+				err = nil
+			}
+			results <- err
+			drain()
+		}()
+	}
+	for range listeners {
+		select {
+		case <-accepting:
+		case <-ctx.Done():
+		}
+	}
+	return results
+}
+
+// drain has every connection leave, and waits for that.
+func (s Server) drain(c *conns) error {
 	timeout := cmp.Or(s.Timeout, DrainTimeout)
 	said := s.sayStopping()
 	c.leave(cmp.Or(min(s.Spread, timeout), min(DrainSpread, timeout*2/5)))
-	errs = append(errs, c.wait(timeout))
+	err := c.wait(timeout)
 	select {
 	case <-said:
 	case <-time.After(time.Second): // one that does not hear it any more does not wait for it either
 	}
-	return errors.Join(errs...)
+	return err
 }
 
 // sayStopping does not wait for a supervisor that does not read: the connections come first.

@@ -332,11 +332,12 @@ func (s *Supervisor) failCandidate(reason, cause string) {
 // failed ends the candidacy of g, which is leaving or gone, and decides what that means.
 func (s *Supervisor) failed(g *generation, reason, cause string) {
 	s.candidate = nil
-	say := func(keysAndValues ...any) { s.log.Error(nil, "generation failed", keysAndValues...) }
+	log := s.log.WithValues("generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
 	if slices.Contains(unblamed, reason) {
-		say = func(keysAndValues ...any) { s.log.Info("generation failed", keysAndValues...) }
+		log.Info("generation failed")
+	} else {
+		log.Error(nil, "generation failed")
 	}
-	say("generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
 	g.failure = reason
 	s.report(g, reason, cause)
 	if s.shutdown != nil || reason == reasonReplaced || s.current != nil {

@@ -165,24 +165,15 @@ func (b *bench) measure(ctx context.Context, chosen []benchmark, document string
 	}
 	var failed []string
 	for _, one := range chosen {
-		for _, t := range one.targets {
-			b.targets[t.key] = t
-		}
-		b.say("%s ...", one.name)
-		w := startWatch()
-		err := one.run(ctx, b)
+		ok, disturbance := b.measureOne(ctx, one)
 		if ctx.Err() != nil {
 			return errors.New("interrupted")
 		}
-		if err != nil {
+		if !ok {
 			failed = append(failed, one.name)
-			b.say("FAILED: %s: %v", one.name, err)
 		}
-		others, stolen := w.others()
-		b.say("%s took %v", one.name, time.Since(w.began).Round(time.Second))
-		if others > disturbed || stolen > disturbed {
-			head = append(head, fmt.Sprintf("DISTURBED: during %s others used %.0f %% of the CPUs, and the hypervisor took %.0f %%", one.name, 100*others, 100*stolen))
-			b.say("%s", head[len(head)-1])
+		if disturbance != "" {
+			head = append(head, disturbance)
 		}
 	}
 	fmt.Fprintf(stdout, "\n%s\n\n", strings.Join(head, "\n"))
@@ -194,6 +185,26 @@ func (b *bench) measure(ctx context.Context, chosen []benchmark, document string
 		return markdown.Splice(document, tableBegin, tableEnd, strings.Join(head, "  \n")+"\n\n"+inMarkdown(b.rows))
 	}
 	return nil
+}
+
+// measureOne says how it goes, and what has disturbed it.
+func (b *bench) measureOne(ctx context.Context, one benchmark) (ok bool, disturbance string) {
+	for _, t := range one.targets {
+		b.targets[t.key] = t
+	}
+	b.say("%s ...", one.name)
+	w := startWatch()
+	err := one.run(ctx, b)
+	if err != nil && ctx.Err() == nil {
+		b.say("FAILED: %s: %v", one.name, err)
+	}
+	others, stolen := w.others()
+	b.say("%s took %v", one.name, time.Since(w.began).Round(time.Second))
+	if others > disturbed || stolen > disturbed {
+		disturbance = fmt.Sprintf("DISTURBED: during %s others used %.0f %% of the CPUs, and the hypervisor took %.0f %%", one.name, 100*others, 100*stolen)
+		b.say("%s", disturbance)
+	}
+	return err == nil, disturbance
 }
 
 func (b *bench) say(format string, args ...any) { fmt.Fprintf(b.progress, format+"\n", args...) }

@@ -110,10 +110,10 @@ func (b *bench) startScan(name, dir string) (*process, error) {
 	return b.start(options{}, path, dir)
 }
 
-// memory measures a crank that is scraped and probed, what it is after many swaps, and what the peers need.
 // idleTime is how long nobody has asked crank for anything when it is idle.
 const idleTime = 10 * time.Second
 
+// memory measures a crank that is scraped and probed, what it is after many swaps, and what the peers need.
 func memory(ctx context.Context, b *bench) error {
 	r, err := b.openReports()
 	if err != nil {
@@ -129,27 +129,10 @@ func memory(ctx context.Context, b *bench) error {
 	if _, _, _, err := r.next(); err != nil {
 		return err
 	}
-	fresh, err := memoryOf(i.pid())
+	busy, idle, err := b.busyAndIdle(ctx, i)
 	if err != nil {
 		return err
 	}
-	if err := i.probed(ctx, 10); err != nil {
-		return err
-	}
-	busy, err := memoryOf(i.pid())
-	if err != nil {
-		return err
-	}
-	select {
-	case <-time.After(idleTime):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	idle, err := memoryOf(i.pid())
-	if err != nil {
-		return err
-	}
-	b.say("  just started: %v; after 10 scrapes and 10 probes: %v; idle: %v", fresh, busy, idle)
 
 	swaps := b.number(10_000, 500)
 	early, err := b.afterSwaps(ctx, i, r, swaps/10)
@@ -169,6 +152,28 @@ func memory(ctx context.Context, b *bench) error {
 		ratio: math.NaN(), value: (late.rss - early.rss) / mebibytes.size,
 	})
 	return nil
+}
+
+// busyAndIdle returns what crank has right after it was scraped and probed, and when it has been left alone then.
+func (b *bench) busyAndIdle(ctx context.Context, i *instance) (busy, idle usage, err error) {
+	fresh, err := memoryOf(i.pid())
+	if err != nil {
+		return busy, idle, err
+	}
+	if err = i.probed(ctx, 10); err != nil {
+		return busy, idle, err
+	}
+	if busy, err = memoryOf(i.pid()); err != nil {
+		return busy, idle, err
+	}
+	select {
+	case <-time.After(idleTime):
+	case <-ctx.Done():
+		return busy, idle, ctx.Err()
+	}
+	idle, err = memoryOf(i.pid())
+	b.say("  just started: %v; after 10 scrapes and 10 probes: %v; idle: %v", fresh, busy, idle)
+	return busy, idle, err
 }
 
 // probed asks what a kubelet and a Prometheus ask, n times.

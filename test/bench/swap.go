@@ -33,46 +33,65 @@ func swaps(ctx context.Context, b *bench) error {
 	}
 	defer s.close()
 
-	var whole, told, bare, own sample
+	t := swapTimes{}
 	const warm = 10
 	for n := range b.number(2000, 100) + warm {
-		if ctx.Err() != nil {
-			return ctx.Err()
+		if n == warm {
+			t = swapTimes{}
 		}
-		began, err := i.reload()
-		if err != nil {
-			return i.fail(err)
-		}
-		ready, stop, err := r.swapped()
-		if err != nil {
-			return i.fail(err)
-		}
-		t, err := s.bareTrue()
-		if err != nil {
+		if err := t.measure(ctx, i, r, s); err != nil {
 			return err
-		}
-		a, err := s.bareApp(r)
-		if err != nil {
-			return err
-		}
-		if n >= warm {
-			whole, told = append(whole, float64(stop-began)), append(told, float64(stop-ready))
-			bare, own = append(bare, t), append(own, a)
 		}
 	}
+	b.showSwaps(t)
+	return nil
+}
+
+// swapTimes are what was measured in turns.
+type swapTimes struct {
+	whole, told sample // of a swap: until the old app was told to stop, and of that the time since READY
+	bare, own   sample // a bare start of `true`, and the app's own time
+}
+
+// measure swaps once, and makes both bare starts.
+func (t *swapTimes) measure(ctx context.Context, i *instance, r *reports, s *starter) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	began, err := i.reload()
+	if err != nil {
+		return i.fail(err)
+	}
+	ready, stop, err := r.swapped()
+	if err != nil {
+		return i.fail(err)
+	}
+	bare, err := s.bareTrue()
+	if err != nil {
+		return err
+	}
+	own, err := s.bareApp(r)
+	if err != nil {
+		return err
+	}
+	t.whole, t.told = append(t.whole, float64(stop-began)), append(t.told, float64(stop-ready))
+	t.bare, t.own = append(t.bare, bare), append(t.own, own)
+	return nil
+}
+
+func (b *bench) showSwaps(t swapTimes) {
 	var added sample
-	for _, took := range whole {
-		added = append(added, took-own.median())
+	for _, took := range t.whole {
+		added = append(added, took-t.own.median())
 	}
 	show := func(s sample) string { return s.quartiles(milliseconds) }
-	b.reach("swap", compareSamples(added, "a bare start of `true`", bare, show))
+	b.reach("swap", compareSamples(added, "a bare start of `true`", t.bare, show))
 	p99 := added.quantile(0.99) / added.median()
 	b.reach("swap p99", row{
 		crank: milliseconds.text(added.quantile(0.99)), peer: "its p50", other: milliseconds.text(added.median()), ratio: p99, value: p99,
 	})
-	b.beside("the whole swap", compareSamples(whole, "the app's own time", own, show))
-	b.beside("of it, from READY to the stop signal", compareSamples(told, "a bare start of `true`", bare, show))
-	return nil
+	b.beside("the whole swap", compareSamples(t.whole, "the app's own time", t.own, show))
+	b.beside("of it, from READY to the stop signal", compareSamples(t.told, "a bare start of `true`", t.bare, show))
 }
 
 // starter is a small process that starts others as crank does.

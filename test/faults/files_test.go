@@ -64,14 +64,7 @@ func fileFaults() []*fault {
 				c.onUndo(func() { c.remount(0) })
 			},
 			check: (*cell).notSaved,
-			at: [moments]expectation{
-				beforeStart: often(endsWith(125), "the runtime directory that was named cannot be used"),
-				starting:    rare(swaps, "the command is not saved, and the answer says so"),
-				settling:    rare(swaps, "the command is not saved, and the answer says so"),
-				ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
-				draining:    rare(servesOn, "nothing is written"),
-				stopping:    rare(endsWith(0), "the files of sockets stay"),
-			},
+			at:    denied,
 		},
 		{
 			name:  "the runtime directory is forbidden (EACCES)",
@@ -82,14 +75,7 @@ func fileFaults() []*fault {
 				c.onUndo(func() { c.must(os.Chmod(c.prefix, 0o711)) })
 			},
 			unreachable: true, // unless the test is root
-			at: [moments]expectation{
-				beforeStart: often(endsWith(125), "the runtime directory that was named cannot be used"),
-				starting:    rare(swaps, "the command is not saved, and the answer says so"),
-				settling:    rare(swaps, "the command is not saved, and the answer says so"),
-				ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
-				draining:    rare(servesOn, "nothing is written"),
-				stopping:    rare(endsWith(0), "the files of sockets stay"),
-			},
+			at:          denied,
 		},
 		{
 			name: "the runtime directory is deleted",
@@ -97,27 +83,13 @@ func fileFaults() []*fault {
 				c.eventually("it is deleted", func() error { return os.RemoveAll(c.prefix) }) // crank may be saving into it
 			},
 			unreachable: true,
-			at: [moments]expectation{
-				beforeStart: none("crank makes it"),
-				starting:    rare(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				settling:    rare(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				ready:       often(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				draining:    rare(servesOn, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				stopping:    rare(endsWith(0), "nothing is missed"),
-			},
+			at:          deleted,
 		},
 		{
 			name:        "the control socket is deleted",
 			inject:      func(c *cell) { c.must(os.Remove(filepath.Join(c.prefix, "app.ctl"))) },
 			unreachable: true,
-			at: [moments]expectation{
-				beforeStart: none("crank makes it"),
-				starting:    rare(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				settling:    rare(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				ready:       often(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				draining:    rare(servesOn, "HUP swaps at once; crankctl reaches crank again within a second or two"),
-				stopping:    rare(endsWith(0), "nothing is missed"),
-			},
+			at:          deleted,
 		},
 		{
 			name:  "the binary is replaced while it runs",
@@ -167,6 +139,26 @@ func fileFaults() []*fault {
 			},
 		},
 	}
+}
+
+// denied is what follows where nothing can be changed in the runtime directory.
+var denied = [moments]expectation{
+	beforeStart: often(endsWith(125), "the runtime directory that was named cannot be used"),
+	starting:    rare(swaps, "the command is not saved, and the answer says so"),
+	settling:    rare(swaps, "the command is not saved, and the answer says so"),
+	ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
+	draining:    rare(servesOn, "nothing is written"),
+	stopping:    rare(endsWith(0), "the files of sockets stay"),
+}
+
+// deleted is what follows where crank's files are gone.
+var deleted = [moments]expectation{
+	beforeStart: none("crank makes it"),
+	starting:    rare(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
+	settling:    rare(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
+	ready:       often(swaps, "HUP swaps at once; crankctl reaches crank again within a second or two"),
+	draining:    rare(servesOn, "HUP swaps at once; crankctl reaches crank again within a second or two"),
+	stopping:    rare(endsWith(0), "nothing is missed"),
 }
 
 // withoutMount says why there can be no mount.

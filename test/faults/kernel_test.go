@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -17,18 +18,17 @@ import (
 func kernelFaults() []*fault {
 	return []*fault{
 		{
-			name:    "fork fails (EAGAIN)",
+			name:    "fork fails (EAGAIN, ulimit -u)",
 			missing: withoutProgram("prlimit"),
 			setup:   (*cell).anotherUser,
 			inject:  (*cell).limitForks,
-			at: [moments]expectation{
-				beforeStart: none("a Go program that cannot make a thread does not run"),
-				starting:    rare(swaps, "the candidate runs already, and needs no fork to become current"),
-				settling:    rare(swaps, "the candidate runs already, and needs no fork to become current"),
-				ready:       often(servesOn, "the candidate cannot be forked; the answer says so"),
-				draining:    rare(servesOn, "nobody is forked"),
-				stopping:    often(endsWith(0), "the app drains as ever"),
-			},
+			at:      noFork,
+		},
+		{
+			name:    "fork fails (EAGAIN, pids.max)",
+			missing: withoutPidsCgroup,
+			inject:  (*cell).fillCgroup,
+			at:      noFork,
 		},
 		{
 			name: "no descriptor is left (EMFILE)",
@@ -105,6 +105,54 @@ func kernelFaults() []*fault {
 			},
 		},
 	}
+}
+
+// noFork is what follows where no process and no thread can be made.
+var noFork = [moments]expectation{
+	beforeStart: none("a Go program that cannot make a thread does not run"),
+	starting:    rare(swaps, "the candidate runs already, and needs no fork to become current"),
+	settling:    rare(swaps, "the candidate runs already, and needs no fork to become current"),
+	ready:       often(servesOn, "the candidate cannot be forked; the answer says so"),
+	draining:    rare(servesOn, "nobody is forked"),
+	stopping:    often(endsWith(0), "the app drains as ever"),
+}
+
+// pidsCgroup is where groups with a limit of processes can be made: the controller's own hierarchy (cgroup v1), or the one of all.
+func pidsCgroup() string {
+	for _, dir := range []string{"/sys/fs/cgroup/pids", "/sys/fs/cgroup"} {
+		group, err := os.MkdirTemp(dir, "crank-faults-")
+		if err != nil {
+			continue
+		}
+		_, err = os.Stat(filepath.Join(group, "pids.max"))
+		os.Remove(group)
+		if err == nil {
+			return dir
+		}
+	}
+	return ""
+}
+
+func withoutPidsCgroup() string {
+	if pidsCgroup() == "" {
+		return "no cgroup with pids.max can be made"
+	}
+	return ""
+}
+
+// fillCgroup puts crank into a cgroup that is full with it, until undo.
+func (c *cell) fillCgroup() {
+	c.Helper()
+	group, err := os.MkdirTemp(pidsCgroup(), "crank-faults-")
+	c.must(err)
+	c.Cleanup(func() {
+		c.end()
+		c.eventually("the cgroup is empty", func() error { return os.Remove(group) })
+	})
+	write := func(name, value string) { c.must(os.WriteFile(filepath.Join(group, name), []byte(value), 0o644)) }
+	write("cgroup.procs", fmt.Sprint(c.pid()))
+	write("pids.max", "1") // it has more threads than that: none can be added
+	c.onUndo(func() { write("pids.max", "max") })
 }
 
 // nextUser is a user id that no other cell has.

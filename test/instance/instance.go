@@ -2,7 +2,6 @@
 package instance
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,13 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/test/processes"
 )
 
 // patience is how long a single thing may take on a busy machine; nothing is asserted about less.
@@ -49,7 +48,7 @@ func Start(t *testing.T, bin string, flags []string, app ...string) *Instance {
 	i := &Instance{t: t, bin: bin, prefix: prefix, ended: make(chan struct{})}
 	args := []string{"-bind", "127.0.0.1:0", "-prefix", prefix, "-settle", "100ms"}
 	i.process = exec.Command(filepath.Join(bin, "crank"), slices.Concat(args, flags, []string{"--"}, app)...)
-	i.process.Env, i.process.Stdout, i.process.Stderr = environment(bin), log, log
+	i.process.Env, i.process.Stdout, i.process.Stderr = processes.Environment("PATH="+bin+":"+os.Getenv("PATH")), log, log
 	if err := i.process.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,19 +59,6 @@ func Start(t *testing.T, bin string, flags []string, app ...string) *Instance {
 	t.Cleanup(i.clean)
 	i.find()
 	return i
-}
-
-// environment is without what would steer crank or the app.
-func environment(bin string) []string {
-	kept := slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		for _, prefix := range []string{"CRANK_", "APP_", "LISTEN_", "NOTIFY_", "PATH="} {
-			if strings.HasPrefix(variable, prefix) {
-				return true
-			}
-		}
-		return false
-	})
-	return append(kept, "PATH="+bin+":"+os.Getenv("PATH"))
 }
 
 // find waits for the first generation and asks where it serves.
@@ -163,15 +149,10 @@ func (i *Instance) clean() {
 }
 
 // killApps kills the processes that this crank has started, known by what it says to them, and returns their number.
-func (i *Instance) killApps() (n int) {
-	mark := []byte("\x00CRANK_CTL=" + filepath.Join(i.prefix, "app.ctl") + "\x00")
-	found, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, path := range found {
-		environ, _ := os.ReadFile(path)
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && bytes.Contains(append([]byte{0}, environ...), mark) {
-			syscall.Kill(pid, syscall.SIGKILL)
-			n++
-		}
+func (i *Instance) killApps() int {
+	left := processes.With("CRANK_CTL=" + filepath.Join(i.prefix, "app.ctl"))
+	for _, pid := range left {
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
-	return n
+	return len(left)
 }

@@ -2,7 +2,6 @@ package load
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/markdown"
+	"github.com/crankctl/crank/test/processes"
 )
 
 // soak is `make soak`.
@@ -138,13 +138,9 @@ func (i *instance) usage() (u usage) {
 		i.t.Fatal(err)
 	}
 	u.goroutines = info.Goroutines
-	proc := fmt.Sprintf("/proc/%d/", i.process.Process.Pid)
-	descriptors, err := os.ReadDir(proc + "fd")
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	u.descriptors = len(descriptors)
-	status, err := os.ReadFile(proc + "status")
+	pid := i.process.Process.Pid
+	u.descriptors, u.children, u.zombies = processes.Descriptors(pid), len(processes.Children(pid)), len(processes.Zombies(pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -153,26 +149,7 @@ func (i *instance) usage() (u usage) {
 		fmt.Sscanf(line, "RssAnon: %d kB", &u.anonymous)
 	}
 	u.anonymous <<= 10
-	u.children, u.zombies = children(i.process.Process.Pid)
 	return u
-}
-
-// children returns the number of a process's children, and how many of them are dead and not waited for.
-func children(parent int) (all, zombies int) {
-	found, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range found {
-		stat, _ := os.ReadFile(path) // one that has ended has none
-		_, rest, _ := bytes.Cut(stat, []byte(") "))
-		var state string
-		var ppid int
-		if fmt.Sscan(string(rest), &state, &ppid); ppid == parent {
-			all++
-			if state == "Z" {
-				zombies++
-			}
-		}
-	}
-	return all, zombies
 }
 
 // counted returns a counter's value.

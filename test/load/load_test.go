@@ -13,7 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/test/demo/hammer"
+	"github.com/crankctl/crank/test/processes"
 	"github.com/crankctl/crank/test/programs"
 )
 
@@ -95,7 +95,7 @@ func startOn(t *testing.T, binds, flags []string, app ...string) *instance {
 		args = append(args, strings.ReplaceAll(flag, "DIR", dir))
 	}
 	i.process = exec.Command(filepath.Join(bin, "crank"), slices.Concat(args, []string{"--"}, app)...)
-	i.process.Env, i.process.Stdout, i.process.Stderr = environment(), log, log
+	i.process.Env, i.process.Stdout, i.process.Stderr = processes.Environment(), log, log
 	if err := i.process.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,18 +109,6 @@ func startOn(t *testing.T, binds, flags []string, app ...string) *instance {
 	}
 	i.find(len(binds))
 	return i
-}
-
-// environment is without what would steer crank or the app.
-func environment() []string {
-	return slices.DeleteFunc(os.Environ(), func(variable string) bool {
-		for _, prefix := range []string{"CRANK_", "APP_", "LISTEN_", "NOTIFY_"} {
-			if strings.HasPrefix(variable, prefix) {
-				return true
-			}
-		}
-		return false
-	})
 }
 
 // find waits for the first generation and asks where it serves on its sockets.
@@ -313,16 +301,8 @@ func (i *instance) end() {
 }
 
 // apps returns the processes that were started by this crank, by what it says to them.
-func (i *instance) apps() (pids []int) {
-	mark := []byte("\x00CRANK_CTL=" + filepath.Join(i.dir, "load.ctl") + "\x00")
-	found, _ := filepath.Glob("/proc/[0-9]*/environ")
-	for _, path := range found {
-		environ, _ := os.ReadFile(path)
-		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil && bytes.Contains(append([]byte{0}, environ...), mark) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
+func (i *instance) apps() []int {
+	return processes.With("CRANK_CTL=" + filepath.Join(i.dir, "load.ctl"))
 }
 
 // app is the command of the app under test. Its connections have more time than its clients.

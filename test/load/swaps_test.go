@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/test/processes"
 )
 
 // swaps is how often TestSwapsUnderLoad swaps for each -settle.
@@ -65,7 +66,7 @@ func (i *instance) crankctlRun(command ...string) {
 	defer cancel()
 	args := append([]string{"-prefix", i.dir, "-name", "load", "run", "-wait", "-o", "json", "--"}, command...)
 	cmd := exec.CommandContext(ctx, filepath.Join(bin, "crankctl"), args...)
-	cmd.Env = environment()
+	cmd.Env = processes.Environment()
 	out, err := cmd.Output()
 	var result control.Result
 	if err != nil || json.Unmarshal(out, &result) != nil || !result.OK {

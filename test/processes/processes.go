@@ -29,14 +29,22 @@ func Stat(pid int) (state string, parent int) {
 	return "", 0
 }
 
-// Zombies returns the children of a process that nobody has waited for.
-func Zombies(pid int) (found []int) {
+// Children returns the children of a process, zombies among them.
+func Children(pid int) (found []int) {
 	for _, p := range all() {
-		if state, parent := Stat(p); state == "Z" && parent == pid {
+		if _, parent := Stat(p); parent == pid {
 			found = append(found, p)
 		}
 	}
 	return found
+}
+
+// Zombies returns the children of a process that nobody has waited for.
+func Zombies(pid int) []int {
+	return slices.DeleteFunc(Children(pid), func(child int) bool {
+		state, _ := Stat(child)
+		return state != "Z"
+	})
 }
 
 // With returns the processes that have been started with a variable: "KEY=value".

@@ -31,8 +31,8 @@ func TestLooks(t *testing.T) {
 	if got := Descriptors(pid); got < 3 {
 		t.Errorf("it has %d descriptors", got)
 	}
-	if state, parent := Stat(pid); state == "" || parent != os.Getpid() {
-		t.Errorf("it is in state %q, a child of %d", state, parent)
+	if state, parent := Stat(pid); state == "" || parent != os.Getpid() || !slices.Equal(Children(parent), []int{pid}) {
+		t.Errorf("it is in state %q, a child of %d, which has %v", state, parent, Children(parent))
 	}
 	stdin.Close()
 	for deadline := time.Now().Add(30 * time.Second); !slices.Equal(Zombies(os.Getpid()), []int{pid}); {
