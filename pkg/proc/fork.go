@@ -24,12 +24,24 @@ import (
 //	------                           -----
 //	ForkLock, beforeFork
 //	clone ─────────────────────────► afterForkInChild (handlers to default, mask as inherited)
-//	afterFork, ForkLock              group, terminal, OOM score, directory, limits, descriptors
-//	read the pipe ◄──── step, errno ── a step or execve failed: exit
-//	              ◄──── end of file ── execve succeeded (the pipe is close-on-exec)
+//	  :                              group, terminal, OOM score, directory, limits, descriptors
+//	  : (vfork: waits)               a step or execve failed: step and errno into the pipe, exit
+//	  :                              execve succeeded: that closes the pipe (close-on-exec)
+//	afterFork, ForkLock
+//	read the pipe ◄──── step, errno, or end of file
 //
-// The parent blocks from clone to execve, about half a millisecond. It follows that a Process that
-// Start returned already runs the app: a signal cannot meet the child before its execve.
+// On amd64 and arm64 the child shares the parent's memory, as with vfork(2), and clone returns once
+// the child has executed or exited: no page tables are copied, and no page is copied when either
+// side writes to it (fork_vfork.go). On the others it has a copy of the memory, and clone returns at
+// once (fork_copy.go). Nothing else depends on that: the outcome is read from the pipe everywhere, and
+// not from the shared memory, since qemu-user makes a plain fork of a vfork (do_fork in
+// linux-user/syscall.c). A failed execve would pass for an app that exits 127.
+//
+// The parent is blocked from clone to execve. It follows that a Process that Start returned already
+// runs the app: a signal cannot meet the child before its execve. If the execve hangs, say on a
+// network file system, so does Start. With vfork its thread is then inside of a system call that the
+// Go scheduler does not know of (as it is for syscall.ForkExec), so that the other goroutines
+// go on only until the garbage collector wants to stop the world.
 
 // step says in the child's report what failed.
 type step uint32
@@ -54,7 +66,7 @@ type report struct {
 }
 
 // child is all that the child's side reads. It is prepared by the parent, since the child must not
-// allocate.
+// allocate, and is used for one child only, which may write into it.
 type child struct {
 	path, dir *byte
 	argv, env **byte
@@ -74,6 +86,7 @@ type child struct {
 	sigttou   uint64
 	oldmask   uint64
 	pgrp      int32
+	pidfd     int32 // the kernel's answer to the parent
 }
 
 // pidEntry is an entry of the environment that is completed with the child's pid. text is nil for none.
@@ -83,7 +96,7 @@ type pidEntry struct {
 }
 
 func prepare(spec Spec, pipe int) (*child, error) {
-	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, sigttou: 1 << (syscall.SIGTTOU - 1)}
+	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, pidfd: -1, sigttou: 1 << (syscall.SIGTTOU - 1)}
 	if spec.Terminal == 0 {
 		c.terminal = -1
 	} else {
@@ -151,11 +164,15 @@ func fork(spec Spec) (pid, pidfd int, err error) {
 		linux.Close(w)
 		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: err}
 	}
-	pid, pidfd, errno := clone(c)
+	syscall.ForkLock.Lock()
+	pid = clone(c)
+	runtimeAfterFork()
+	syscall.ForkLock.Unlock()
+	pidfd = int(c.pidfd)
 	linux.Close(w)
 	runtime.KeepAlive(c)
-	if errno != 0 {
-		return 0, -1, &StartError{Op: "fork for", Path: spec.Path, Err: errno}
+	if pid < 0 {
+		return 0, -1, &StartError{Op: "fork for", Path: spec.Path, Err: syscall.Errno(-pid)}
 	}
 
 	var rep report
@@ -178,36 +195,37 @@ func fork(spec Spec) (pid, pidfd int, err error) {
 	return 0, -1, &StartError{Op: rep.step.String(), Path: path, Err: rep.errno}
 }
 
-// clone forks. Everything after clone(2) in the child is in run.
+// clone makes the child, which stays in run, and returns its pid, or -errno, in the parent, which is
+// to call runtimeAfterFork then.
+//
+// With vfork the two share this frame of the stack: what the child does after rawClone has returned
+// there is done before it returns to the parent. So the parent's way out uses nothing of the frame but what the
+// child leaves alone, the return address, and what rawClone stores for each of them, the result. That is why
+// the parent goes on in another function, and why this one is not inlined into it.
 //
 //go:norace
 //go:noinline
-func clone(c *child) (pid, pidfd int, errno syscall.Errno) {
+//go:nocheckptr
+func clone(c *child) (pid int) {
+	runtimeBeforeFork()
 	// clone(2): with CLONE_PIDFD the descriptor is stored where CLONE_PARENT_SETTID would store the
 	// pid. An older kernel ignores the flag and stores nothing.
-	fd := int32(-1)
-	flags := uintptr(syscall.SIGCHLD) | clonePidfd
-	stack := uintptr(0)
-	if runtime.GOARCH == "s390x" {
-		flags, stack = stack, flags // CONFIG_CLONE_BACKWARDS2
+	pid = rawClone(cloneMemory|clonePidfd|uintptr(syscall.SIGCHLD), &c.pidfd)
+	if pid != 0 {
+		return pid
 	}
-	syscall.ForkLock.Lock()
-	runtimeBeforeFork()
-	r1, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags, stack, uintptr(unsafe.Pointer(&fd)), 0, 0, 0)
-	if errno == 0 && r1 == 0 {
-		runtimeAfterForkInChild()
-		c.run()
-	}
-	runtimeAfterFork()
-	syscall.ForkLock.Unlock()
-	return int(r1), int(fd), errno
+	runtimeAfterForkInChild()
+	c.run()
+	return 0 // never: run does not return
 }
 
 const clonePidfd = 0x1000
 
-// run is the child. There is one thread and a copy of the parent's memory in an unknown state: no
+// run is the child: one thread, with the parent's memory or a copy of it, in an unknown state. No
 // allocation, no lock, no growth of the stack, no call but RawSyscall, and no store of a pointer
-// (the garbage collector's write barrier may be on).
+// (the garbage collector's write barrier may be on). Nothing is stored outside of c and what belongs to it,
+// for the parent may see it. What the system calls change is the child's own all the same:
+// descriptors, directory, handlers, limits are shared with CLONE_FILES, CLONE_FS, CLONE_SIGHAND and CLONE_THREAD only.
 //
 //go:norace
 //go:nocheckptr
@@ -272,7 +290,8 @@ const (
 	rlimitNofile    = 7
 )
 
-// writeOOMScore is best effort: with a read-only /proc the app runs as it would without crank.
+// writeOOMScore is best effort: with a read-only /proc the app runs as it would without crank. Processes that share
+// their memory have one score, but not a child of vfork (__set_oom_adj in the kernel's fs/proc/base.c).
 //
 //go:norace
 //go:nocheckptr
