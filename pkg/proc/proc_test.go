@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -453,34 +452,6 @@ func TestManyStartsLeakNothing(t *testing.T) {
 	}
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, then %d", before, after)
-	}
-}
-
-// TestStartUnderAllocation forks while other goroutines allocate and the collector runs: the child
-// must not depend on either.
-func TestStartUnderAllocation(t *testing.T) {
-	quit := make(chan struct{})
-	defer close(quit)
-	for range 4 {
-		go func() {
-			for {
-				select {
-				case <-quit:
-					return
-				default:
-					_ = bytes.Repeat([]byte{1}, 1<<16)
-				}
-			}
-		}()
-	}
-	for range 100 {
-		p, err := Start(Spec{Path: "/bin/true", Argv: []string{"true"}, ListenPID: true, Files: []int{0, 1, 2}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e := (&started{p, nil}).wait(t); e.Code != 0 {
-			t.Fatalf("%v", e)
-		}
 	}
 }
 
