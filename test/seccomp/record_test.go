@@ -74,7 +74,7 @@ func TestRecorder(t *testing.T) {
 	for name, content := range map[string]string{
 		"x.7.7": `execve("/crank", ["crank"], 0x7ffc /* 3 vars */) = 0
 clone(child_stack=0xc000, flags=CLONE_VM|CLONE_FS|CLONE_THREAD, tls=0xc0) = 8
-clone(child_stack=NULL, flags=CLONE_PIDFD|SIGCHLD, parent_tid=[9]) = 9
+clone(child_stack=NULL, flags=CLONE_VM|CLONE_PIDFD|CLONE_VFORK|SIGCHLD, parent_tid=[9]) = 9
 --- SIGURG {si_signo=SIGURG} ---
 futex(0x1, FUTEX_WAIT_PRIVATE, 0, NULL) = 0
 +++ exited with 0 +++
