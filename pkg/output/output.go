@@ -91,8 +91,13 @@ func (s *Streams) SetPID(pid int) {
 	s.started = true
 	s.stdout.start(s.writer(s.options.Stdout, "out", pid))
 	s.stderr.start(s.writer(s.options.Stderr, "err", pid))
+	copied := s.streams()
+	if len(copied) == 0 {
+		close(s.done)
+		return
+	}
 	go func() { // ends with the streams, as Close sees to
-		for _, st := range s.streams() {
+		for _, st := range copied {
 			<-st.done
 		}
 		close(s.done)
