@@ -19,7 +19,8 @@ import (
 var ErrClosed = errors.New("cannot save the command: crank is ending")
 
 // Writer writes records to one file, one at a time, from a goroutine of its own: a disk that is
-// full, read-only or does not answer at all holds up nobody.
+// full, read-only or does not answer at all holds up nobody. The first Save starts it: most who have
+// crank as an init never save.
 type Writer struct {
 	path string
 	log  logr.Logger
@@ -29,21 +30,16 @@ type Writer struct {
 	mu      sync.Mutex
 	pending []byte       // the newest record, nil for none
 	waiters []chan error // those who wait for it
+	started bool         // there is a goroutine
 	closed  bool
 }
 
-// New returns a writer of path, and removes what an earlier one left half-written beside it. With
-// an empty path it does nothing at all. The directory is not made.
+// New returns a writer of path. The first Save also removes what an earlier one left half-written
+// beside it. With an empty path it does nothing at all. The directory is not made.
 //
 // Close ends it.
 func New(path string, log logr.Logger) *Writer {
-	w := &Writer{path: path, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
-	if path == "" {
-		close(w.done)
-		return w
-	}
-	go w.run()
-	return w
+	return &Writer{path: path, log: log, wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // Save asks for rec to be written, and never blocks. The channel is closed once rec, or a newer
@@ -78,6 +74,10 @@ func (w *Writer) put(data []byte, waiter chan error) bool {
 	}
 	w.pending = data
 	w.waiters = append(w.waiters, waiter)
+	if !w.started {
+		w.started = true
+		go w.run() // ends with Close
+	}
 	return true
 }
 
@@ -86,7 +86,11 @@ func (w *Writer) put(data []byte, waiter chan error) bool {
 func (w *Writer) Close(timeout time.Duration) error {
 	w.mu.Lock()
 	w.closed = true
+	started := w.started
 	w.mu.Unlock()
+	if !started {
+		return nil
+	}
 	w.nudge()
 
 	timer := time.NewTimer(timeout)

@@ -182,9 +182,7 @@ func TestRemoveStale(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, directory), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := New(path, logr.Discard()).Close(patience); err != nil {
-		t.Fatal(err)
-	}
+	saveOne(t, dir)
 	for _, name := range append(keep, directory) {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
 			t.Error("removed:", err)
@@ -272,9 +270,7 @@ func TestWriterKilled(t *testing.T) {
 			t.Fatalf("round %d: the file holds %d, the last answer was for %d", round, got, newest)
 		}
 	}
-	if err := New(path, logr.Discard()).Close(patience); err != nil {
-		t.Fatal(err)
-	}
+	saveOne(t, filepath.Dir(path))
 	onlyFile(t, path)
 }
 
