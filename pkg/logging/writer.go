@@ -22,17 +22,19 @@ const retry = 20 * time.Millisecond
 
 // Writer passes lines on to another writer without ever blocking its caller: one goroutine writes,
 // and what does not fit into its queue is dropped, counted, and said in one line once there is room
-// again. Every Write is one Write of the other, so that lines stay whole.
+// again. Every Write is one Write of the other, so that lines stay whole. The first line starts the
+// goroutine: a plain init mostly has none.
 type Writer struct {
 	to      io.Writer
 	lost    func(n int64) []byte // the line that says so
 	dropped atomic.Int64
 
-	mu     sync.Mutex
-	queue  []entry
-	bytes  int
-	unsaid int64 // dropped, and not said yet
-	closed bool
+	mu      sync.Mutex
+	queue   []entry
+	bytes   int
+	unsaid  int64 // dropped, and not said yet
+	started bool  // there is a goroutine
+	closed  bool
 
 	wake    chan struct{} // has room for one: something is queued, or it is closed
 	stopped chan struct{} // closed when the goroutine has ended
@@ -55,7 +57,6 @@ func newWriter(to io.Writer, lost func(int64) []byte) *Writer {
 		hurry:   make(chan struct{}),
 	}
 	w.giveUp = sync.OnceFunc(func() { close(w.hurry) })
-	go w.run()
 	return w
 }
 
@@ -80,10 +81,13 @@ func (w *Writer) Dropped() int64 { return w.dropped.Load() }
 func (w *Writer) Flush(timeout time.Duration) bool {
 	reached := make(chan struct{})
 	w.mu.Lock()
-	if w.closed {
+	switch {
+	case w.closed:
 		reached = w.stopped
-	} else {
+	case w.started:
 		w.push(entry{reached: reached})
+	default:
+		close(reached)
 	}
 	w.mu.Unlock()
 	return within(reached, timeout)
@@ -94,6 +98,9 @@ func (w *Writer) Flush(timeout time.Duration) bool {
 // returns keeps the goroutine. Close may be called again.
 func (w *Writer) Close(timeout time.Duration) bool {
 	w.mu.Lock()
+	if !w.closed && !w.started {
+		close(w.stopped)
+	}
 	w.closed = true
 	w.signal()
 	w.mu.Unlock()
@@ -119,6 +126,10 @@ func within(done <-chan struct{}, timeout time.Duration) bool {
 func (w *Writer) push(e entry) {
 	w.queue = append(w.queue, e)
 	w.signal()
+	if !w.started {
+		w.started = true
+		go w.run() // ends with Close
+	}
 }
 
 func (w *Writer) drop() {
