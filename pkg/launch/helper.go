@@ -52,7 +52,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 	if err != nil {
 		return nil, err
 	}
-	null, stderr := int(l.null.Fd()), ch.streams.AppStderr()
+	null, stderr := l.null, ch.streams.AppStderr()
 	stdout := stderr
 	if to == l.nowhere {
 		stdout = null

@@ -52,9 +52,9 @@ type Launcher struct {
 	notice         func(generation int, m notify.Message)
 	stdout, stderr *output.Destination
 	nowhere        *output.Destination // of what probes write
-	null           *os.File
-	oomScore       string
-	saidDead       bool // that a socket cannot be revived
+	null           int
+	ownOOMScore    string // see oomScore
+	saidDead       bool   // that a socket cannot be revived
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -74,13 +74,12 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	}
 	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}, probes: map[int]*child{}}
 	l.stdout, l.stderr = output.Destinations(stdout, stderr)
-	l.oomScore, _ = proc.OOMScoreAdj() // without /proc it is not changed
 	var err error
-	l.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	l.null, err = syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: os.DevNull, Err: err}
 	}
-	l.nowhere, _ = output.Destinations(int(l.null.Fd()), int(l.null.Fd()))
+	l.nowhere, _ = output.Destinations(l.null, l.null)
 	return l, nil
 }
 
@@ -96,7 +95,7 @@ func (l *Launcher) Close(grace time.Duration) {
 	case <-done:
 	case <-time.After(grace):
 	}
-	l.null.Close()
+	linux.Close(l.null)
 	if l.cfg.NotifyDir != "" {
 		os.Remove(l.cfg.NotifyDir) // if it is empty
 	}
@@ -183,7 +182,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	}
 	ch.launched, err = l.fork(spec, protect)
 	ch.main = ch.launched
-	ch.oomRaised = err == nil && protect && l.oomScore != ""
+	ch.oomRaised = err == nil && protect && l.oomScore() != ""
 	return err
 }
 
@@ -192,7 +191,7 @@ func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {
 	// The kernel's first choice is the newcomer, as long as there is somebody to protect from it.
 	// A program with more rights than crank cannot be given its old score back, but then it keeps
 	// crank's own as well: the write in the child fails.
-	if protect && l.oomScore != "" {
+	if protect && l.oomScore() != "" {
 		spec.OOMScoreAdj = oomScoreStarting
 	}
 	p, err := proc.Start(spec)
@@ -212,6 +211,14 @@ func (ch *child) namesPID() bool { return ch.l.cfg.ListenPID && ch.l.listens() }
 
 const oomScoreStarting = "1000"
 
+// oomScore returns crank's own, which is read when there is somebody to protect, or "" where there is no /proc: then none is changed.
+func (l *Launcher) oomScore() string {
+	if l.ownOOMScore == "" {
+		l.ownOOMScore, _ = proc.OOMScoreAdj()
+	}
+	return l.ownOOMScore
+}
+
 // crank's own standard descriptors. They are used by number: os.File.Fd may change O_NONBLOCK.
 const stdin, stdout, stderr = 0, 1, 2
 
@@ -220,7 +227,7 @@ func (ch *child) files() []int {
 	l := ch.l
 	input := stdin
 	if ch.generation > 1 {
-		input = int(l.null.Fd())
+		input = l.null
 	}
 	held := l.sockets.Sockets()
 	if l.cfg.StdinSocket && len(held) > 0 {
@@ -346,7 +353,7 @@ func (ch *child) restoreOOMScore() {
 		pids = append(pids, e.PID)
 	}
 	for _, pid := range pids {
-		if err := proc.SetOOMScoreAdj(pid, ch.l.oomScore); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+		if err := proc.SetOOMScoreAdj(pid, ch.l.oomScore()); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
 			ch.l.cfg.Log.Error(err, "cannot give the OOM score back: the kernel's first choice stays this process", "generation", ch.generation, "pid", pid)
 		}
 	}

@@ -578,7 +578,7 @@ func TestOOMScore(t *testing.T) {
 		return strings.TrimSpace(string(s))
 	}
 	first, _ := b.shell(1, "kill -STOP $$")
-	if got := score(first.PID()); got != b.oomScore {
+	if got := score(first.PID()); got != b.oomScore() {
 		t.Errorf("the first generation has %s", got)
 	}
 	ch, out := b.shell(2, `sleep 1000 & echo $! > "$OUT"; kill -STOP $$`)
@@ -591,8 +591,8 @@ func TestOOMScore(t *testing.T) {
 	}
 	ch.Promote()
 	for _, pid := range []int{ch.PID(), helper} {
-		if got := score(pid); got != b.oomScore {
-			t.Errorf("once current: %s, want %s", got, b.oomScore)
+		if got := score(pid); got != b.oomScore() {
+			t.Errorf("once current: %s, want %s", got, b.oomScore())
 		}
 	}
 }

@@ -233,7 +233,7 @@ func TestMainOOMScore(t *testing.T) {
 	ch.Promote()
 	for _, pid := range []int{launched, main} {
 		score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
-		if err != nil || strings.TrimSpace(string(score)) != b.oomScore {
+		if err != nil || strings.TrimSpace(string(score)) != b.oomScore() {
 			t.Errorf("process %d has %q, %v", pid, score, err)
 		}
 	}
