@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -158,9 +160,10 @@ func (p place) checkOwner(uid int) error {
 // writable asks the only authority: permission bits say nothing about read-only mounts, security
 // modules, or a file system that is full.
 func writable(dir string) error {
-	f, err := os.CreateTemp(dir, ".crank-*")
+	path := filepath.Join(dir, ".crank-"+strconv.FormatUint(rand.Uint64(), 36))
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
+		return &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
+	return errors.Join(syscall.Close(fd), os.Remove(path))
 }
