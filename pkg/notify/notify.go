@@ -2,7 +2,6 @@
 package notify
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -66,7 +65,7 @@ func Open(dir string, generation int) (*Receiver, error) {
 }
 
 func (r *Receiver) openAddress(dir string, generation int) error {
-	name := fmt.Sprintf("notify-%d-%s", generation, rand.Text())
+	name := fmt.Sprintf("notify-%d-%s", generation, linux.RandomName())
 	r.address = "@crank-" + name
 	if dir != "" {
 		// sd_notify(3) takes absolute paths only.
