@@ -3,6 +3,7 @@ package sockets
 import (
 	"cmp"
 	"errors"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
@@ -136,7 +137,7 @@ func (s *Socket) listen() error {
 	if !slices.Contains(listenNetworks, s.address.Network) {
 		return nil
 	}
-	s.backlog = cmp.Or(s.address.Options.Backlog, maxBacklog())
+	s.backlog = cmp.Or(s.address.Options.Backlog, maxBacklog)
 	if err := linux.Listen(s.fd, s.backlog); err != nil {
 		return err
 	}
@@ -146,10 +147,8 @@ func (s *Socket) listen() error {
 	return nil
 }
 
-// maxBacklog is the largest backlog that the kernel takes, 4096 since Linux 5.4 unless it was set.
-func maxBacklog() int {
-	return max(1, sysctl("/proc/sys/net/core/somaxconn", 4096))
-}
+// maxBacklog stands for the largest that the kernel allows, net.core.somaxconn: listen(2) silently takes that for all above it.
+const maxBacklog = math.MaxInt32
 
 func sysctl(path string, otherwise int) int {
 	content, err := os.ReadFile(path)

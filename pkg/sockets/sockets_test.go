@@ -165,7 +165,7 @@ func TestOptionsReachTheKernel(t *testing.T) {
 	if _, limit, err := with.Queue(); limit != 5 || err != nil {
 		t.Errorf("backlog=5 gives a limit of %d, %v", limit, err)
 	}
-	if _, limit, err := without.Queue(); int(limit) != maxBacklog() || err != nil {
+	if _, limit, err := without.Queue(); int(limit) != somaxconn() || err != nil {
 		t.Errorf("the default limit is %d, %v; want net.core.somaxconn", limit, err)
 	}
 }
@@ -393,7 +393,7 @@ func TestRelisten(t *testing.T) {
 		uri       string
 		app, want uint32 // the limit that the app sets, and what Relisten leaves
 	}{
-		{"127.0.0.1:0", 3, uint32(maxBacklog())},
+		{"127.0.0.1:0", 3, uint32(somaxconn())},
 		{"127.0.0.1:0?backlog=10", 3, 10},
 		{"127.0.0.1:0?backlog=10", 20, 10},
 		{"[::1]:0?backlog=10", 10, 10},
@@ -439,7 +439,7 @@ func TestRelisten(t *testing.T) {
 		if err := set.Relisten(); err != nil {
 			t.Fatal(err)
 		}
-		if _, limit, err := s.Queue(); int(limit) != maxBacklog() || err != nil {
+		if _, limit, err := s.Queue(); int(limit) != somaxconn() || err != nil {
 			t.Errorf("it has a limit of %d, %v", limit, err)
 		}
 	})
@@ -626,3 +626,5 @@ func TestBindLogsWhatWasBound(t *testing.T) {
 		t.Errorf("the log has\n%s\nwant %s", got, want)
 	}
 }
+
+func somaxconn() int { return sysctl("/proc/sys/net/core/somaxconn", 4096) }
