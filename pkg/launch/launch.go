@@ -97,7 +97,7 @@ func (l *Launcher) Close(grace time.Duration) {
 	}
 	linux.Close(l.null)
 	if l.cfg.NotifyDir != "" {
-		os.Remove(l.cfg.NotifyDir) // if it is empty
+		_ = syscall.Rmdir(l.cfg.NotifyDir) // if it is empty
 	}
 }
 

@@ -23,8 +23,9 @@ func NotifyDir(prefix, name string) (string, error) {
 }
 
 func makeNotifyDir(path string) error {
-	if err := os.Mkdir(path, 0o711); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+	made := os.Mkdir(path, 0o711)
+	if made != nil && !errors.Is(made, os.ErrExist) {
+		return made
 	}
 	notOwn := fmt.Errorf("%s is not a directory of crank's own user: remove it", path)
 	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
@@ -44,6 +45,9 @@ func makeNotifyDir(path string) error {
 	}
 	if err := dir.Chmod(0o711); err != nil { // whatever the umask was
 		return err
+	}
+	if made == nil {
+		return nil // nothing is in it
 	}
 	return removeStale(dir)
 }
