@@ -21,9 +21,12 @@ var kept = [...]uint32{15, 2, 3, 1, 10, 12, 28, 30, 37}
 // Kept returns their numbers.
 func Kept() []uint32 { return kept[:] }
 
+// child is CHLD, the last one: crank has started nothing yet.
+const child = 17
+
 // left are not ignored: KILL and STOP cannot be; an ignored CHLD would take the status of children away; URG is the
 // runtime's, and so are PROF and 32 to 34.
-var left = [...]uint32{9, 17, 19, 23, 27, 32, 33, 34}
+var left = [...]uint32{9, child, 19, 23, 27, 32, 33, 34}
 
 // Ignored are the signals that crank was started with as ignored, as far as that can be known: the
 // runtime has replaced the action of all but these two (runtime/signal_unix.go, initsig).
@@ -47,15 +50,17 @@ func holdSignals() Ignored {
 		for _, n := range kept {
 			signalEnable(n)
 		}
+		signalEnable(child)
 		close(keeping)
 	}()
 	return was
 }
 
-// keeping is closed once the signals in kept are.
+// keeping is closed once the signals in kept are, and CHLD.
 var keeping = make(chan struct{})
 
-// WaitForSignals returns once they are kept: from then on other goroutines may ask the runtime for signals, one at a time.
+// WaitForSignals returns once they are kept, and CHLD comes as well: from then on other goroutines may ask the runtime for signals,
+// one at a time.
 func WaitForSignals() { <-keeping }
 
 // contains is slices.Contains: nothing may be imported here.

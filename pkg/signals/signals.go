@@ -59,9 +59,6 @@ func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
 		quit: make(chan struct{}), ended: make(chan struct{}),
 	}
 	origin.WaitForSignals()
-	enabling.Lock()
-	signalEnable(uint32(syscall.SIGCHLD))
-	enabling.Unlock()
 	go in.pump(rewrite)
 	inbox.Store(in)
 	startReceiving()
