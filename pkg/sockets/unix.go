@@ -52,6 +52,9 @@ func (s *Socket) openUnix() (err error) {
 	if s.file, err = os.Lstat(a.Path); err != nil {
 		return err
 	}
+	if uid < 0 && gid < 0 && s.file.Mode() == fs.ModeSocket|a.Options.Mode {
+		return nil // the umask has taken nothing
+	}
 	return setOwner(a.Path, uid, gid, a.Options.Mode)
 }
 
