@@ -385,5 +385,9 @@ func (ch *child) Close() {
 	if ch.receiver != nil {
 		l.closing.Go(ch.receiver.Close)
 	}
-	l.closing.Go(func() { <-ch.streams.Done() })
+	select {
+	case <-ch.streams.Done():
+	default:
+		l.closing.Go(func() { <-ch.streams.Done() })
+	}
 }
