@@ -90,6 +90,16 @@ func SetAside(path, reason string) (string, error) {
 }
 
 func read(path string) ([]byte, error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return readAll(f)
+}
+
+// open returns a file that nobody else can have written.
+func open(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	switch {
 	case errors.Is(err, syscall.ELOOP): // open(2): a symlink, with O_NOFOLLOW
@@ -99,13 +109,17 @@ func read(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
-	defer f.Close()
 	if err := checkSafe(f); err != nil {
+		f.Close()
 		return nil, err
 	}
+	return f, nil
+}
+
+func readAll(f *os.File) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
 	if err == nil && len(data) > MaxSize {
-		err = fmt.Errorf("%w: %s is larger than %d bytes", ErrCorrupt, path, MaxSize)
+		err = fmt.Errorf("%w: %s is larger than %d bytes", ErrCorrupt, f.Name(), MaxSize)
 	}
 	return data, err
 }

@@ -1,6 +1,7 @@
 package saved
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -147,19 +148,40 @@ func (w *Writer) answer(waiters []chan error, err error) {
 }
 
 // write replaces the file as a whole: a reader, and a machine that loses power, finds the old
-// content or the new, never a part.
+// content or the new, never a part. A file that has the new content already, as after most restarts, is left; whoever wrote it
+// may have been killed before it was durable.
 func (w *Writer) write(data []byte) error {
 	dir := filepath.Dir(w.path)
-	temp := filepath.Join(dir, w.tempPrefix()+randomName())
-	if err := writeTemp(temp, data); err != nil {
-		return fmt.Errorf("cannot save the command: %w", err)
-	}
-	if err := os.Rename(temp, w.path); err != nil {
-		os.Remove(temp)
-		return fmt.Errorf("cannot save the command: %w", err)
+	if !w.isWritten(data) {
+		if err := w.replace(data, dir); err != nil {
+			return fmt.Errorf("cannot save the command: %w", err)
+		}
 	}
 	if err := syncDir(dir); err != nil {
 		return fmt.Errorf("cannot be sure that the command is saved: %w", err)
+	}
+	return nil
+}
+
+// isWritten reports whether the file has this content, on disk.
+func (w *Writer) isWritten(data []byte) bool {
+	f, err := open(w.path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	old, err := readAll(f)
+	return err == nil && bytes.Equal(old, data) && f.Sync() == nil
+}
+
+func (w *Writer) replace(data []byte, dir string) error {
+	temp := filepath.Join(dir, w.tempPrefix()+randomName())
+	if err := writeTemp(temp, data); err != nil {
+		return err
+	}
+	if err := os.Rename(temp, w.path); err != nil {
+		os.Remove(temp)
+		return err
 	}
 	return nil
 }

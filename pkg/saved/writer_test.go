@@ -46,6 +46,27 @@ func TestWriter(t *testing.T) {
 	onlyFile(t, path)
 }
 
+// A file that has the same content already is not written again, and any other is.
+func TestWriterSame(t *testing.T) {
+	path := saveOne(t, t.TempDir())
+	first, err := os.Lstat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saveOne(t, filepath.Dir(path))
+	if again, err := os.Lstat(path); err != nil || !os.SameFile(first, again) {
+		t.Errorf("the file was written again, error %v", err)
+	}
+	if err := os.Chmod(path, 0o666); err != nil { // somebody else may write to it at any moment
+		t.Fatal(err)
+	}
+	saveOne(t, filepath.Dir(path))
+	if safe, err := os.Lstat(path); err != nil || safe.Mode().Perm() != 0o600 {
+		t.Errorf("the file has mode %v, error %v", safe.Mode(), err)
+	}
+	stillThere(t, path)
+}
+
 func TestWriterOff(t *testing.T) {
 	w := New("", logr.Discard())
 	if w.Save(full) != nil {
