@@ -81,30 +81,14 @@ func parent(batch int) (pid int, errno syscall.Errno) {
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&allSignals)), uintptr(unsafe.Pointer(&oldSignals)), 8, 0, 0)
 	r, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
 	if r == 0 && errno == 0 {
+		failed := uintptr(0)
 		for range batch {
-			child()
+			if child() < 0 {
+				failed = 1
+			}
 		}
-		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, failed, 0, 0)
 	}
 	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&oldSignals)), 0, 8, 0, 0)
 	return int(r), errno
 }
-
-// child is vfork and exit: the cheapest process there is.
-//
-//go:norace
-//go:noinline
-//go:nosplit
-func child() {
-	r, errno := rawVforkSyscall(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD|unix.CLONE_VM|unix.CLONE_VFORK), 0, 0)
-	if r == 0 && errno == 0 {
-		syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
-	}
-	if errno != 0 {
-		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 1, 0, 0)
-	}
-}
-
-//go:linkname rawVforkSyscall syscall.rawVforkSyscall
-//go:noescape
-func rawVforkSyscall(nr, a1, a2, a3 uintptr) (r uintptr, errno syscall.Errno)
