@@ -125,6 +125,21 @@ func Read(fd int, p []byte) (n int, err error) {
 	return n, os.NewSyscallError("read", err)
 }
 
+// ReadOnce opens a file, reads once, and closes it. A file of /proc gives all that it has at one read, if there is room for it;
+// os.ReadFile makes ten system calls for that, most of them to find out that it cannot be waited for.
+func ReadOnce(path string, p []byte) (n int, err error) {
+	var fd int
+	err = retry(func() (err error) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return 0, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer Close(fd)
+	return Read(fd, p)
+}
+
 // StatusFlags returns the flags of an open file description (F_GETFL), O_NONBLOCK among them.
 func StatusFlags(fd int) (int, error) {
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)

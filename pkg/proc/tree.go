@@ -38,9 +38,10 @@ func Processes() (Table, error) {
 		return nil, err
 	}
 	t := make(Table, len(names))
+	line := make([]byte, maxStat)
 	for _, name := range names {
 		if pid, err := strconv.Atoi(name); err == nil {
-			e, ok, err := lookup(pid)
+			e, ok, err := lookup(pid, line)
 			if Exhausted(err) {
 				return nil, err
 			}
@@ -54,16 +55,20 @@ func Processes() (Table, error) {
 
 // Lookup reads one process; ok is false where it does not exist or /proc hides it.
 func Lookup(pid int) (e Entry, ok bool) {
-	e, ok, _ = lookup(pid)
+	e, ok, _ = lookup(pid, make([]byte, maxStat))
 	return e, ok
 }
 
-func lookup(pid int) (e Entry, ok bool, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+// maxStat is more than a stat line is long: 52 numbers of up to 20 digits, and a name of up to 64 bytes.
+const maxStat = 2048
+
+// lookup reads the stat line into line.
+func lookup(pid int, line []byte) (e Entry, ok bool, err error) {
+	n, err := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/stat", line)
 	if err != nil {
 		return Entry{}, false, err
 	}
-	e, ok = parseStat(pid, b)
+	e, ok = parseStat(pid, line[:n])
 	return e, ok, nil
 }
 
