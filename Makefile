@@ -40,6 +40,7 @@ test:
 		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
 	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes"
 	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
+	@command -v qemu-aarch64-static >/dev/null || echo "NOT TESTED without qemu-user-static: crank on other architectures (test/architectures)"
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
 	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
 	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done

@@ -86,7 +86,8 @@ type child struct {
 	sigttou   uint64
 	oldmask   uint64
 	pgrp      int32
-	pidfd     int32 // the kernel's answer to the parent
+	flags     uintptr // for clone(2)
+	pidfd     int32   // the kernel's answer to the parent
 }
 
 // pidEntry is an entry of the environment that is completed with the child's pid. text is nil for none.
@@ -96,7 +97,7 @@ type pidEntry struct {
 }
 
 func prepare(spec Spec, pipe int) (*child, error) {
-	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, pidfd: -1, sigttou: 1 << (syscall.SIGTTOU - 1)}
+	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, flags: clonePidfd, pidfd: -1, sigttou: 1 << (syscall.SIGTTOU - 1)}
 	if spec.Terminal == 0 {
 		c.terminal = -1
 	} else {
@@ -152,7 +153,7 @@ func pidPrefixes(spec Spec) (prefixes []string) {
 	return prefixes
 }
 
-// fork starts the child and waits until it runs the app. pidfd is -1 on kernels before 5.2.
+// fork starts the child and waits until it runs the app. pidfd is -1 on kernels before 5.2, and under emulators.
 func fork(spec Spec) (pid, pidfd int, err error) {
 	r, w, err := linux.Pipe()
 	if err != nil {
@@ -164,10 +165,12 @@ func fork(spec Spec) (pid, pidfd int, err error) {
 		linux.Close(w)
 		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: err}
 	}
-	syscall.ForkLock.Lock()
-	pid = clone(c)
-	runtimeAfterFork()
-	syscall.ForkLock.Unlock()
+	pid = locked(c)
+	if pid == -int(syscall.EINVAL) {
+		// QEMU's user mode, in which containers of another architecture run, refuses the flags that it does not know.
+		c.flags = 0
+		pid = locked(c)
+	}
 	pidfd = int(c.pidfd)
 	linux.Close(w)
 	runtime.KeepAlive(c)
@@ -195,6 +198,15 @@ func fork(spec Spec) (pid, pidfd int, err error) {
 	return 0, -1, &StartError{Op: rep.step.String(), Path: path, Err: rep.errno}
 }
 
+// locked is clone with nobody else's fork and no signal meanwhile.
+func locked(c *child) (pid int) {
+	syscall.ForkLock.Lock()
+	pid = clone(c)
+	runtimeAfterFork()
+	syscall.ForkLock.Unlock()
+	return pid
+}
+
 // clone makes the child, which stays in run, and returns its pid, or -errno, in the parent, which is
 // to call runtimeAfterFork then.
 //
@@ -210,7 +222,7 @@ func clone(c *child) (pid int) {
 	runtimeBeforeFork()
 	// clone(2): with CLONE_PIDFD the descriptor is stored where CLONE_PARENT_SETTID would store the
 	// pid. An older kernel ignores the flag and stores nothing.
-	pid = rawClone(cloneMemory|clonePidfd|uintptr(syscall.SIGCHLD), &c.pidfd)
+	pid = rawClone(cloneMemory|c.flags|uintptr(syscall.SIGCHLD), &c.pidfd)
 	if pid != 0 {
 		return pid
 	}

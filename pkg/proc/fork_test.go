@@ -216,11 +216,11 @@ func startBoth() error {
 	// Not Reap, which would take the other one's.
 	var status syscall.WaitStatus
 	if pid, err := syscall.Wait4(p.PID(), &status, 0, nil); pid != p.PID() || status != 0 {
-		return fmt.Errorf("process %d: status %v, %v", pid, status, err)
+		return fmt.Errorf("process %d: status %v: %w", pid, status, err)
 	}
 	p.Gone()
 	if p, err := Start(Spec{Path: "/no/such/file", Argv: []string{"x"}, Files: []int{2, 1, 0}}); !errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("a program that is not there: %v, %v", p, err)
+		return fmt.Errorf("a program that is not there: %v: %w", p, err)
 	}
 	return nil
 }
