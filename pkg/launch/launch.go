@@ -267,7 +267,9 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	l.mu.Lock()
 	exits, l.heldBack = l.heldBack, nil
 	l.mu.Unlock()
+	appEnded := false
 	ended := func(ch *child, e proc.Exit) {
+		appEnded = appEnded || ch != nil
 		if ch == nil || ch.receiver == nil || ch.receiver.Idle() {
 			exits = append(exits, e)
 			return
@@ -282,6 +284,9 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 		ended(ch, e)
 	}
 	l.alone = none
+	if appEnded {
+		l.Tend() // some end their sockets as the last thing that they do
+	}
 	return exits, none
 }
 
@@ -342,6 +347,7 @@ func (ch *child) Promote() {
 		ch.oomRaised = false
 		ch.restoreOOMScore()
 	}
+	ch.l.Tend() // it says so, where that is more than a smaller backlog
 	if err := ch.l.sockets.Relisten(); err != nil {
 		ch.l.cfg.Log.Error(err, "cannot set the backlog again", "generation", ch.generation)
 	}
