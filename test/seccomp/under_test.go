@@ -259,19 +259,27 @@ func tell(t *testing.T, w world) {
 	ctlRun(0, "events")
 	ctlRun(0, "check")
 	ctlRun(0, "kill", "-ready", "-signal", "WINCH")
-	before, err := client.Status(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := crank.Process.Signal(syscall.SIGHUP); err != nil {
-		t.Fatal(err)
-	}
-	for status := before; status.Current == before.Current || status.Candidate != 0; {
-		if status, err = client.Status(ctx); err != nil {
+	// replaced returns when another generation is current, and no candidate is left, after what do does. Both signals take
+	// effect some time after they were sent.
+	replaced := func(do func()) {
+		t.Helper()
+		before, err := client.Status(ctx)
+		if err != nil {
 			t.Fatal(err)
 		}
+		do()
+		for status := before; status.Current == before.Current || status.Candidate != 0; time.Sleep(time.Millisecond) {
+			if status, err = client.Status(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
 	}
-	ctlRun(0, "kill", "-ready", "-signal", "KILL") // -restart starts another
+	replaced(func() {
+		if err := crank.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	})
+	replaced(func() { ctlRun(0, "kill", "-ready", "-signal", "KILL") }) // -restart starts another
 	ctlRun(0, "wait", "-ready")
 	info, err := client.Info(ctx)
 	if err != nil {
