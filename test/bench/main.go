@@ -196,7 +196,7 @@ func install(bin string) error {
 		return err
 	}
 	defer os.RemoveAll(built)
-	if err := programs.Build(built, "test/pid1/inside", "test/bench/hello", "test/bench/actor", "test/bench/starter"); err != nil {
+	if err := programs.Build(built, "test/pid1/inside", "test/bench/hello", "test/bench/floor", "test/bench/actor", "test/bench/starter"); err != nil {
 		return err
 	}
 	return os.CopyFS(bin, os.DirFS(built))

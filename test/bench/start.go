@@ -40,17 +40,18 @@ func underInits(command ...string) (all []*contestant) {
 func start(ctx context.Context, b *bench) error {
 	command, _ := lookup("true")
 	alone := &contestant{name: "`true` alone", argv: []string{command}}
+	floor := &contestant{name: "the least in Go, with net/http and client_golang", argv: []string{b.program("floor"), command}}
 	plain := &contestant{name: "crank", argv: []string{b.program("crank"), "--", command}}
 	socket := &contestant{name: "crank", argv: []string{b.program("crank"), "-bind", "127.0.0.1:0", "-ready", "none", "--", command}}
 	others := underInits(command)
 	if err := b.checkListenPID(); err != nil {
 		return err
 	}
-	if err := b.inTurns(ctx, b.number(500, 40), append(others, alone, plain, socket)...); err != nil {
+	if err := b.inTurns(ctx, b.number(500, 40), append(others, alone, floor, plain, socket)...); err != nil {
 		return err
 	}
 	what := b.reach("start", compare(plain, others[0]))
-	for _, o := range append(others[1:], alone) {
+	for _, o := range append(others[1:], floor, alone) {
 		b.beside(what, compare(plain, o))
 	}
 	b.reach("start with a socket", compare(socket, others[0]))
