@@ -42,7 +42,7 @@ test:
 	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
 	@command -v qemu-aarch64-static >/dev/null || echo "NOT TESTED without qemu-user-static: crank on other architectures (test/architectures)"
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
-	$(GO) test $(RACE) -count=1 -timeout 25m ./... # not from the cache: it does not know the programs that the tests build
+	$(GO) test $(RACE) -count=1 -timeout 50m ./... # not from the cache: it does not know the programs that the tests build
 	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done
 
 ## servers: swap every real server that is installed under load, not only those that test has
@@ -66,7 +66,7 @@ soak:
 ## faults: every fault in every moment of crank's life; root makes more of them (FAULTS_FLAGS=-update)
 FAULTS_FLAGS ?=
 faults:
-	$(GO) test -count=1 -timeout 15m -v ./test/faults -all $(FAULTS_FLAGS)
+	$(GO) test -count=1 -timeout 40m -v ./test/faults -all $(FAULTS_FLAGS)
 
 ## chaos: random events under load for CHAOS (2m); SEED=N replays the events of a seed (CHAOS_FLAGS=-update)
 CHAOS ?= 2m

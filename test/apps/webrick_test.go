@@ -47,7 +47,7 @@ func refusedDuringSwap(t *testing.T, i *instance.Instance) (refused int) {
 		}
 		conn, err := net.Dial("tcp", i.Address)
 		switch {
-		case errors.Is(err, syscall.ECONNREFUSED):
+		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET): // reset: it waited in the queue
 			refused++
 			connected = false
 		case err != nil:

@@ -105,6 +105,7 @@ func swap(t *testing.T, dir string) {
 	i := instance.Start(t, dir, []string{"-http", "127.0.0.1:0"}, app)
 	answers(t, i, "generation 1 ")
 	i.Crankctl("reload", "-wait")
+	i.Crankctl("wait", "-idle") // until then the old one may still accept
 	answers(t, i, "generation 2 ")
 	i.Crankctl("run", "--", app, "-exit", "3") // fails later
 	i.Crankctl("wait", "-idle")

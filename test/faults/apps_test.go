@@ -17,9 +17,13 @@ import (
 func appFaults() []*fault {
 	return []*fault{
 		{
-			name:   "the app forks a daemon and exits 0",
-			setup:  func(c *cell) { ordering(c, "daemon") },
-			inject: (*cell).give,
+			name:  "the app forks a daemon and exits 0",
+			setup: func(c *cell) { ordering(c, "daemon") },
+			inject: func(c *cell) {
+				if c.give(); c.moment == starting {
+					c.eventually("the candidate has exited", func() error { return inState(c.main(c.tried), "") })
+				}
+			},
 			at: [moments]expectation{
 				beforeStart: rare(endsWith(0), "the launched process was the app: it has ended, and the daemon is ended too"),
 				starting:    often(servesOn, "the candidate has exited before it was ready; the daemon is ended"),
@@ -177,7 +181,7 @@ func ordering(c *cell, what string) {
 	default:
 		c.app = append(c.app, order...)
 	}
-	c.flags = append(c.flags, "-stop", "2s")
+	c.flags = append(c.flags, "-stop", "5s")
 }
 
 // give gives the order; before the start it stands in the command itself.

@@ -194,8 +194,8 @@ func (c *cell) reachSettling() {
 		c.run(c.candidate)
 		c.await("the candidate settles", func(moves []move) bool { return find(moves, c.tried, "settling") != nil })
 		c.inject()
-		if c.over() || find(c.moves(), c.tried, "ready") == nil {
-			return
+		if m := find(c.moves(), c.tried, "ready"); c.over() || m == nil || m.cause != "settled" {
+			return // a cause other than the time is the fault
 		}
 		c.undo()
 	}

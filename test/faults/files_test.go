@@ -60,8 +60,9 @@ func fileFaults() []*fault {
 			missing: withoutMount,
 			setup:   func(c *cell) { c.mount("size=1m") },
 			inject: func(c *cell) {
-				c.remount(syscall.MS_RDONLY)
-				c.onUndo(func() { c.remount(0) })
+				// Not while crank has a file open for writing.
+				c.eventually("it is read-only", func() error { return c.remount(syscall.MS_RDONLY) })
+				c.onUndo(func() { c.must(c.remount(0)) })
 			},
 			check: (*cell).notSaved,
 			at:    denied,
@@ -190,9 +191,8 @@ func (c *cell) mount(options string) {
 	})
 }
 
-func (c *cell) remount(flags uintptr) {
-	c.Helper()
-	c.must(syscall.Mount("faults", c.prefix, "tmpfs", syscall.MS_REMOUNT|flags, ""))
+func (c *cell) remount(flags uintptr) error {
+	return syscall.Mount("faults", c.prefix, "tmpfs", syscall.MS_REMOUNT|flags, "")
 }
 
 // fill writes until no block is left, until undo.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,8 +66,9 @@ func Start(t *testing.T, bin string, flags []string, app ...string) *Instance {
 func (i *Instance) find() {
 	i.t.Helper()
 	for deadline := time.Now().Add(patience); ; {
-		_, err := os.Stat(filepath.Join(i.prefix, "app.ctl"))
+		conn, err := net.Dial("unix", filepath.Join(i.prefix, "app.ctl")) // it is there before somebody listens
 		if err == nil {
+			conn.Close()
 			break
 		}
 		select {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,8 +23,10 @@ func TestAsyncio(t *testing.T) {
 	i := start(t, []string{"-settle", "50ms"}, app...)
 	i.load()
 	i.traffic(200)
+	// One that dies while it settles may be too late for so short a time.
+	kinds := slices.DeleteFunc(slices.Clone(kindsOfBroken), func(b broken) bool { return b.name == settlingDies })
 	for n := range 15 {
-		i.kept(kindsOfBroken[n%len(kindsOfBroken)])
+		i.kept(kinds[n%len(kinds)])
 		i.nonblocking()
 		i.swap(app...)
 		i.traffic(20)

@@ -46,7 +46,7 @@ func seenOff(p *program, how string) error {
 }
 
 const (
-	stopLimit = time.Second
+	stopLimit = 3 * time.Second // in which what is asked to stop has to come to say so
 	leeway    = 8 * time.Second // of a busy machine
 )
 

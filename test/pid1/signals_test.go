@@ -237,6 +237,11 @@ func burst(p *program, _ []string) error {
 		if _, err := c.expect("ready"); err != nil {
 			return err
 		}
+		if p.ours() {
+			if err := eventually(func() error { return catches(c.pid) }); err != nil {
+				return err
+			}
+		}
 		many := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGALRM, syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, 40, 64}
 		for n := range 10_000 {
 			if err := c.signal(many[n%len(many)]); err != nil {

@@ -369,7 +369,7 @@ func TestSwaps(t *testing.T) {
 // TestCounters: what is counted adds up.
 func TestCounters(t *testing.T) {
 	t.Parallel()
-	i := start(t, "unix://DIR/probes", "-stop", "1", "--", "app", "-ignore-term")
+	i := start(t, "unix://DIR/probes", "-stop", "5", "--", "app", "-ignore-term")
 	i.becomes("/readyz", 200)
 	i.run("app", "-exit", "3")
 	i.run("app", "-fail", "no database")

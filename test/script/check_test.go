@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -198,8 +199,13 @@ func step(at any, key string) any {
 
 func (s *story) port(not bool, args []string) {
 	s.usage(!not && len(args) == 1, "port VARIABLE")
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	s.ts.Check(err)
-	defer ln.Close()
-	s.ts.Setenv(args[0], strconv.Itoa(ln.Addr().(*net.TCPAddr).Port))
+	// Below those that the kernel gives to who asks for any, as the other stories do.
+	for {
+		port := strconv.Itoa(10_000 + rand.IntN(20_000))
+		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			ln.Close()
+			s.ts.Setenv(args[0], port)
+			return
+		}
+	}
 }

@@ -110,7 +110,7 @@ func TestStories(t *testing.T) {
 	}
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", Setup: newStory, Cmds: cmds, Condition: condition,
-		RequireUniqueNames: true, Deadline: time.Now().Add(8 * patience),
+		RequireUniqueNames: true,
 	})
 }
 

@@ -189,7 +189,7 @@ func tell(t *testing.T, w world) {
 	}
 	last := filepath.Join(dir, "last")
 	crank := w.command(t, filter, "crank", "-name", "web", "-prefix", dir, "-bind", "http=127.0.0.1:0", "-bind", "unix://"+dir+"/app.sock", "-bind", "udp://127.0.0.1:0",
-		"-http", "127.0.0.1:0", "-no-new-privs", "-check", "true", "-settle", "50ms", "-termination-log", last, "-restart", "on-failure", "-stop", "1s", "-memory-check", "refuse", "--", filepath.Join(bin, "app"), "-orphans", "1", "-drain", "100ms")
+		"-http", "127.0.0.1:0", "-no-new-privs", "-check", "true", "-settle", "50ms", "-termination-log", last, "-restart", "on-failure", "-stop", "5s", "-memory-check", "refuse", "--", filepath.Join(bin, "app"), "-orphans", "1", "-drain", "100ms")
 	log, err := os.Create(filepath.Join(dir, "log"))
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func tell(t *testing.T, w world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*patience)
 	defer cancel()
 	for {
 		if ready, err := client.Ready(ctx); err == nil && ready.Ready {

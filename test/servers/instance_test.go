@@ -193,12 +193,12 @@ func firstLine(s string) string {
 func (i *instance) stop() {
 	i.t.Helper()
 	last := i.begin()
+	last.enough(swaps + 1) // one of them: one that begins when TERM comes may not be accepted any more
 	for range 5 {
 		if _, err := i.request("/"); err != nil { // they queue behind the slow one: when they are answered, it has been accepted
 			i.t.Fatal(err)
 		}
 	}
-	last.enough(swaps + 1)
 	i.drains = append(i.drains, last)
 	i.process.Process.Signal(syscall.SIGTERM)
 	select {

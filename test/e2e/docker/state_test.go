@@ -20,7 +20,7 @@ import (
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	c := start(t, []string{"--env", "CRANK_BIND=127.0.0.1:8080", "--env", "CRANK_DRAIN_DELAY=5m",
-		"--health-interval", "200ms", "--health-start-period", "1ms", "--health-retries", "1"}, images.App, "/app", "-ready-after", "5s")
+		"--health-interval", "200ms", "--health-start-period", "1ms", "--health-retries", "1"}, images.App, "/app", "-ready-after", "20s")
 	for _, want := range []string{"unhealthy", "healthy", "unhealthy"} {
 		c.eventually(want, func() error {
 			if health := c.inspect("{{.State.Health.Status}}"); health != want {
@@ -190,6 +190,7 @@ func TestRuntimeDirectory(t *testing.T) {
 		c := serve(t, []string{"--read-only", "--volume", volume + ":/run/crank"}, "-body", tt.command)
 		if tt.run != "" {
 			c.crankctl("run", "-wait", "--", "/app", "-body", tt.run)
+			c.crankctl("wait", "-idle") // until then the old one may still accept
 		}
 		if answer := c.get(); !strings.Contains(answer, tt.want) {
 			t.Errorf("%+v: the answer is %q", tt, answer)
@@ -226,6 +227,7 @@ func TestReplaceBinary(t *testing.T) {
 	}
 	answers := func(c *container, want string) {
 		t.Helper()
+		c.crankctl("wait", "-idle") // until then the old one may still accept
 		if answer := c.get(); !strings.HasPrefix(answer, "version "+want+" ") {
 			t.Errorf("the answer is %q, want version %s", answer, want)
 		}

@@ -27,7 +27,7 @@ func blocked(args []string) (int, error) {
 
 // count is `inside count [-once]`: it prints each signal, and exits with 0 after TERM.
 func count([]string) (int, error) {
-	got := make(chan os.Signal, 1000)
+	got := make(chan os.Signal, 20_000) // more than a test sends: none may be lost here
 	signal.Notify(got)
 	signal.Reset(syscall.SIGURG)
 	fmt.Println("ready", os.Getpid())
