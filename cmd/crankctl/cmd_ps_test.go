@@ -20,11 +20,11 @@ func addLeaving(s *supervisor.Status) {
 	s.Current = 4
 	s.Generations = []supervisor.GenerationStatus{{
 		Generation: 3, PID: 42, State: supervisor.Stopping, Started: now.Add(-2*time.Hour - 3*time.Minute - time.Second),
-		ReadyAt: now.Add(-2*time.Hour - 3*time.Minute + 100*time.Millisecond), Since: now.Add(-12500 * time.Millisecond), Deadline: now.Add(17500 * time.Millisecond),
+		ReadyAt: now.Add(-2*time.Hour - 3*time.Minute + 100*time.Millisecond), Since: now.Add(-12050 * time.Millisecond), Deadline: now.Add(17950 * time.Millisecond),
 		Command: supervisor.Command{Argv: []string{"/app", "--v1"}}, Trigger: supervisor.TriggerStart,
 	}, {
-		Generation: 4, PID: 57, State: supervisor.Ready, Started: now.Add(-12500 * time.Millisecond), ReadyAt: now.Add(-11300 * time.Millisecond),
-		Since: now.Add(-11300 * time.Millisecond), Text: "Gunicorn arbiter booted", Command: supervisor.Command{Argv: []string{"/app", "--v2"}},
+		Generation: 4, PID: 57, State: supervisor.Ready, Started: now.Add(-12050 * time.Millisecond), ReadyAt: now.Add(-10850 * time.Millisecond),
+		Since: now.Add(-10850 * time.Millisecond), Text: "Gunicorn arbiter booted", Command: supervisor.Command{Argv: []string{"/app", "--v2"}},
 		Trigger: supervisor.TriggerRun, Asker: supervisor.Asker{UID: 0, PID: 99, Name: "crankctl"},
 	}}
 }

@@ -114,7 +114,7 @@ func (s *session) verb(c *command, args []string) error {
 	}
 	targets, err := s.targets()
 	if err != nil {
-		return s.onlyOneOrZero(c, err)
+		return s.onlyOneOrZero(c, s.gaveUp(err))
 	}
 	s.several = len(targets) > 1
 	for _, address := range targets {
@@ -142,16 +142,22 @@ func (s *session) gaveUp(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || s.ctx.Err() == nil {
 		return err
 	}
+	if s.client == nil { // no crank was found so far
+		return timeoutError{limit: s.limit}
+	}
 	return timeoutError{s.client.Name(), s.limit}
 }
 
 // timeoutError is the end of crankctl's patience.
 type timeoutError struct {
-	name  string
+	name  string // of the crank that was asked; empty: none
 	limit time.Duration
 }
 
 func (e timeoutError) Error() string {
+	if e.name == "" {
+		return fmt.Sprintf("gave up after %v (-timeout), before a crank has answered", e.limit)
+	}
 	return fmt.Sprintf("gave up after %v (-timeout); what %s has accepted goes on: see crankctl status", e.limit, e.name)
 }
 

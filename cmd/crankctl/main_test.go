@@ -295,9 +295,15 @@ func TestTimeout(t *testing.T) {
 	fake.Change(func(s *supervisor.Status) { s.Ready = false })
 	fake.OnSwap = func(supervisor.Request) (supervisor.Ticket, error) { return fake.Accept(4, 57).Ticket, nil }
 	for _, args := range [][]string{{"wait"}, {"reload"}, {"events", "-f"}} {
-		got := call(nil, append(args, "-timeout", "0.05")...)
-		if got.code != exitTimeout || !strings.Contains(got.stderr, "gave up after 50ms (-timeout); what web has accepted goes on") {
+		got := call(nil, append(args, "-timeout", "0.5")...)
+		if got.code != exitTimeout || !strings.Contains(got.stderr, "gave up after 500ms (-timeout); what web has accepted goes on") {
 			t.Errorf("%v: %+v", args, got)
+		}
+		for _, name := range []string{"web", "w*"} { // it ends before a crank is found
+			got := call(nil, append(args, "-name", name, "-timeout", "1ns")...)
+			if got.code != exitTimeout || !strings.Contains(got.stderr, "gave up after 1ns (-timeout), before a crank has answered") {
+				t.Errorf("%v: %+v", args, got)
+			}
 		}
 	}
 }

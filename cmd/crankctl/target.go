@@ -61,6 +61,9 @@ func (s *session) named(name string, dirs []string) ([]string, error) {
 		if err == nil {
 			return []string{path}, nil
 		}
+		if s.ctx.Err() != nil {
+			return nil, s.ctx.Err()
+		}
 		reasons = append(reasons, describe(path, err))
 	}
 	return nil, notFound(reasons)
@@ -88,6 +91,9 @@ func (s *session) search(pattern string, dirs []string) ([]string, error) {
 			}
 			path := filepath.Join(dir, entry.Name())
 			if err := s.probe(path); err != nil {
+				if s.ctx.Err() != nil {
+					return nil, s.ctx.Err()
+				}
 				reasons = append(reasons, describe(path, err))
 				continue
 			}

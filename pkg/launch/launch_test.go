@@ -80,7 +80,12 @@ func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
 	if change != nil {
 		change(&cfg)
 	}
-	b.Launcher, err = New(cfg, set, func(n int, m notify.Message) { b.notices <- said{n, m} }, func() { b.woken <- struct{}{} })
+	b.Launcher, err = New(cfg, set, func(n int, m notify.Message) { b.notices <- said{n, m} }, func() {
+		select {
+		case b.woken <- struct{}{}:
+		default: // it must not block
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -168,6 +168,40 @@ func startShell(t *testing.T, script string) *started {
 	})
 }
 
+// TestEnvironOfNew: Start returns when the program has got its memory, a moment before the kernel shows its environment.
+func TestEnvironOfNew(t *testing.T) {
+	for range 300 {
+		p := start(t, func(s *Spec) {
+			s.Path, s.Argv, s.Env = "/bin/sh", []string{"sh", "-c", "kill -STOP $$"}, []string{"MARK=yes"}
+		})
+		if mark, _ := Environ(p.PID(), "MARK"); mark != "yes" {
+			t.Errorf("MARK is %q", mark)
+		}
+		if err := p.Signal(syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		p.wait(t)
+	}
+}
+
+// TestEnvironEmpty: one that is empty is not waited for, since the kernel shows where it ends.
+func TestEnvironEmpty(t *testing.T) {
+	p := start(t, func(s *Spec) { s.Path, s.Argv, s.Env = "/bin/sh", []string{"sh", "-c", "echo; kill -STOP $$"}, nil })
+	if _, err := p.out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if hasEnviron(p.PID()) {
+		t.Error("it is taken for one that has an environment")
+	}
+	if _, ok := Environ(p.PID(), "MARK"); ok {
+		t.Error("it has a MARK")
+	}
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	p.wait(t)
+}
+
 func TestOwnPID(t *testing.T) {
 	for _, c := range []struct{ listen, watchdog bool }{{}, {true, false}, {false, true}, {true, true}} {
 		p := start(t, func(s *Spec) { s.ListenPID, s.WatchdogPID = c.listen, c.watchdog }, "env")

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
 )
@@ -107,9 +108,15 @@ func (t Table) Within(pid, root int) bool {
 	return false
 }
 
-// Environ returns a variable of the environment that pid was executed with.
+// Environ returns a variable of the environment that pid was executed with. For a moment of execve(2) there is none to be read, which
+// it waits out, for some milliseconds at most.
 func Environ(pid int, key string) (string, bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/environ")
+	path := "/proc/" + strconv.Itoa(pid) + "/environ"
+	b, err := os.ReadFile(path)
+	for try := 0; err == nil && len(b) == 0 && try < 10 && hasEnviron(pid); try++ {
+		time.Sleep(time.Millisecond)
+		b, err = os.ReadFile(path)
+	}
 	if err != nil {
 		return "", false
 	}
@@ -119,6 +126,22 @@ func Environ(pid int, key string) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// hasEnviron reports whether a process that has shown no environment has one: the kernel shows none until it has set where that ends
+// (fields 50 and 51 of proc_pid_stat(5), env_start and env_end), the last of what it sets. A zombie has none.
+func hasEnviron(pid int) bool {
+	line := make([]byte, maxStat)
+	n, err := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/stat", line)
+	if err != nil {
+		return false
+	}
+	f := bytes.Fields(line[bytes.LastIndexByte(line[:n], ')')+1 : n])
+	if len(f) < 49 || f[0][0] == 'Z' || f[0][0] == 'X' {
+		return false
+	}
+	start, end := string(f[47]), string(f[48])
+	return end == "0" || start != end
 }
 
 // Name returns the name of the program that pid runs, cut off after 15 bytes (proc_pid_comm(5)); empty

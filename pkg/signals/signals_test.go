@@ -2,10 +2,13 @@ package signals
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/crankctl/crank/pkg/origin"
 	"github.com/crankctl/crank/test/leak"
@@ -113,8 +116,9 @@ func TestBeforeListen(t *testing.T) {
 	if os.Getenv("CRANK_TEST_EARLY") != "" {
 		// Nobody has listened so far; the default action of these would have ended or stopped this process.
 		origin.WaitForSignals()
+		runtime.LockOSThread() // a signal to the own thread is there when tgkill(2) returns
 		for _, sig := range slices.Concat(passed(), []syscall.Signal{syscall.SIGPIPE, syscall.SIGHUP}) {
-			if err := syscall.Kill(os.Getpid(), sig); err != nil {
+			if err := unix.Tgkill(os.Getpid(), unix.Gettid(), sig); err != nil {
 				t.Fatal(err)
 			}
 		}
