@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -158,24 +159,27 @@ func (o options) run() error {
 	return err
 }
 
-// asked returns a context that ends when the app is asked to end.
+// asked returns a context that ends when the app is asked to end. What it prints of a signal is printed before that.
 func (o options) asked() (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.Background())
+	came := make(chan os.Signal, 64)
 	if o.printSignals {
-		all := make(chan os.Signal, 64)
-		signal.Notify(all)
+		signal.Notify(came)
 		signal.Reset(syscall.SIGURG, syscall.SIGCHLD, syscall.SIGPIPE) // the Go runtime's own
-		go func() {
-			for sig := range all {
+	} else {
+		signal.Notify(came, endings...) // with -ignore-term too: a handler, not SIG_IGN, which processes would inherit
+	}
+	go func() {
+		for sig := range came {
+			if o.printSignals {
 				fmt.Println("signal", int(sig.(syscall.Signal)))
 			}
-		}()
-	}
-	if o.ignoreTerm {
-		ignored := make(chan os.Signal, 1) // a handler, not SIG_IGN, which processes would inherit
-		signal.Notify(ignored, endings...)
-		return context.WithCancel(context.Background())
-	}
-	return signal.NotifyContext(context.Background(), endings...)
+			if slices.Contains(endings, sig) && !o.ignoreTerm {
+				cancel()
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // endings are the signals that ask an app to drain.
