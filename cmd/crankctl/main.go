@@ -142,10 +142,11 @@ func (s *session) gaveUp(err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || s.ctx.Err() == nil {
 		return err
 	}
-	if s.client == nil { // no crank was found so far
-		return timeoutError{limit: s.limit}
+	e := timeoutError{limit: s.limit}
+	if s.client != nil {
+		e.name = s.client.Name()
 	}
-	return timeoutError{s.client.Name(), s.limit}
+	return e
 }
 
 // timeoutError is the end of crankctl's patience.

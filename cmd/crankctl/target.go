@@ -61,12 +61,9 @@ func (s *session) named(name string, dirs []string) ([]string, error) {
 		if err == nil {
 			return []string{path}, nil
 		}
-		if s.ctx.Err() != nil {
-			return nil, s.ctx.Err()
-		}
 		reasons = append(reasons, describe(path, err))
 	}
-	return nil, notFound(reasons)
+	return nil, s.notFound(reasons)
 }
 
 // search returns all sockets that are served and whose name matches the pattern (empty: all), by
@@ -91,9 +88,6 @@ func (s *session) search(pattern string, dirs []string) ([]string, error) {
 			}
 			path := filepath.Join(dir, entry.Name())
 			if err := s.probe(path); err != nil {
-				if s.ctx.Err() != nil {
-					return nil, s.ctx.Err()
-				}
 				reasons = append(reasons, describe(path, err))
 				continue
 			}
@@ -101,7 +95,7 @@ func (s *session) search(pattern string, dirs []string) ([]string, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, notFound(reasons)
+		return nil, s.notFound(reasons)
 	}
 	var paths []string
 	for _, name := range sortedKeys(found) {
@@ -134,7 +128,11 @@ func (s *session) probe(path string) error {
 	return conn.Close()
 }
 
-func notFound(reasons []string) error {
+// notFound says where nobody was found; that -timeout has ended the search is no reason of its own.
+func (s *session) notFound(reasons []string) error {
+	if err := s.ctx.Err(); err != nil {
+		return err
+	}
 	return fmt.Errorf("%w: no control socket is served, looked at %s: is crank running? -name, -prefix or -ctl say where",
 		control.ErrUnreachable, strings.Join(reasons, ", "))
 }

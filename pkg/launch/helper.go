@@ -74,16 +74,13 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 // Members returns the processes of generation n that run, besides its probes; the main one is the first. It may be
 // called from any goroutine.
 func (l *Launcher) Members(n int) []int {
-	var pids []int
 	l.mu.Lock()
 	ch := l.children[n]
-	if ch != nil {
-		pids = append(pids, ch.PID())
-	}
 	l.mu.Unlock()
 	if ch == nil {
 		return nil
 	}
+	pids := []int{ch.mainPID()}
 	for _, e := range ch.members() {
 		pids = append(pids, e.PID)
 	}

@@ -20,6 +20,13 @@ var errStranger = errors.New("it is no process of this generation")
 // PID implements supervisor.Child.
 func (ch *child) PID() int { return ch.main.PID() }
 
+// mainPID is PID for any goroutine.
+func (ch *child) mainPID() int {
+	ch.l.mu.Lock()
+	defer ch.l.mu.Unlock()
+	return ch.PID()
+}
+
 // SetMain implements supervisor.Child.
 func (ch *child) SetMain(pid int) error {
 	err := ch.setMain(pid)

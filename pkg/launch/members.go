@@ -88,9 +88,7 @@ func (ch *child) members() []proc.Entry {
 
 // lookForMembers is members; known is false where crank had not the means to look, and is to try again.
 func (ch *child) lookForMembers() (all []proc.Entry, known bool) {
-	ch.l.mu.Lock()
-	main := ch.PID()
-	ch.l.mu.Unlock()
+	main := ch.mainPID()
 	t, known := ch.l.processes()
 	for pid, e := range t {
 		if !e.Zombie && pid != main && !ch.l.isProbe(e) && ch.l.owner(t, pid) == ch.generation {

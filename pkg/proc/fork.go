@@ -247,24 +247,9 @@ func (c *child) run() {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETPGID, 0, 0, 0); errno != 0 {
 		c.fail(stepGroup, errno)
 	}
-	// What crank ignores would be ignored by the app as well; what it handles, the runtime has reset (clearSignalHandlers).
-	for n := uintptr(1); n <= 64; n++ {
-		if n == 32 { // SIGCANCEL of the C library: the runtime leaves it as it found it (runtime/signal_unix.go, sigInstallGoHandler)
-			continue
-		}
-		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&c.byDefault)), 0, 8, 0, 0)
-	}
-	for i, ignored := range c.ignore {
-		if ignored { // HUP is 1, INT is 2
-			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(i)+1, uintptr(unsafe.Pointer(&c.action)), 0, 8, 0, 0)
-		}
-	}
+	c.resetSignals()
 	if c.terminal >= 0 {
-		// SIGTTOU is blocked, not ignored: an ignored signal would survive execve.
-		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&c.sigttou)), uintptr(unsafe.Pointer(&c.oldmask)), 8, 0, 0)
-		c.pgrp = int32(pid)
-		syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.terminal), syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&c.pgrp)))
-		syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&c.oldmask)), 0, 8, 0, 0)
+		c.takeTerminal(pid)
 	}
 	if c.oomScore != nil {
 		c.writeOOMScore()
@@ -292,6 +277,39 @@ func (c *child) run() {
 	}
 	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)), uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.env)))
 	c.fail(stepExec, errno)
+}
+
+// resetSignals gives every signal its default action, or has it ignored as it was when crank was started. What crank ignores
+// would be ignored by the app as well; what it handles, the runtime has reset (clearSignalHandlers).
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) resetSignals() {
+	for n := uintptr(1); n <= 64; n++ {
+		if n == 32 { // SIGCANCEL of the C library: the runtime leaves it as it found it (runtime/signal_unix.go, sigInstallGoHandler)
+			continue
+		}
+		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&c.byDefault)), 0, 8, 0, 0)
+	}
+	for i, ignored := range c.ignore {
+		if ignored { // HUP is 1, INT is 2
+			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(i)+1, uintptr(unsafe.Pointer(&c.action)), 0, 8, 0, 0)
+		}
+	}
+}
+
+// takeTerminal makes the child's group, which is pid, the terminal's foreground. SIGTTOU is blocked for it, not ignored: an ignored
+// signal would survive execve.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) takeTerminal(pid uintptr) {
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&c.sigttou)), uintptr(unsafe.Pointer(&c.oldmask)), 8, 0, 0)
+	c.pgrp = int32(pid)
+	syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.terminal), syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&c.pgrp)))
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&c.oldmask)), 0, 8, 0, 0)
 }
 
 const (

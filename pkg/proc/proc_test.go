@@ -171,9 +171,7 @@ func startShell(t *testing.T, script string) *started {
 // TestEnvironOfNew: Start returns when the program has got its memory, a moment before the kernel shows its environment.
 func TestEnvironOfNew(t *testing.T) {
 	for range 300 {
-		p := start(t, func(s *Spec) {
-			s.Path, s.Argv, s.Env = "/bin/sh", []string{"sh", "-c", "kill -STOP $$"}, []string{"MARK=yes"}
-		})
+		p := startShellWith(t, "kill -STOP $$", func(s *Spec) { s.Env = []string{"MARK=yes"} })
 		if mark, _ := Environ(p.PID(), "MARK"); mark != "yes" {
 			t.Errorf("MARK is %q", mark)
 		}
@@ -186,7 +184,7 @@ func TestEnvironOfNew(t *testing.T) {
 
 // TestEnvironEmpty: one that is empty is not waited for, since the kernel shows where it ends.
 func TestEnvironEmpty(t *testing.T) {
-	p := start(t, func(s *Spec) { s.Path, s.Argv, s.Env = "/bin/sh", []string{"sh", "-c", "echo; kill -STOP $$"}, nil })
+	p := startShellWith(t, "echo; kill -STOP $$", func(s *Spec) { s.Env = nil })
 	if _, err := p.out.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
 	}

@@ -73,14 +73,19 @@ func lookup(pid int, line []byte) (e Entry, ok bool, err error) {
 	return e, ok, nil
 }
 
-// parseStat reads a stat line. The command's name, in parentheses, may hold anything, so what
-// follows its last parenthesis counts.
-func parseStat(pid int, b []byte) (e Entry, ok bool) {
-	i := bytes.LastIndexByte(b, ')')
+// statFields returns the fields of a stat line from the third on, the state; none where it is no such line. The command's name, in
+// parentheses, may hold anything, so what follows its last parenthesis counts.
+func statFields(line []byte) [][]byte {
+	i := bytes.LastIndexByte(line, ')')
 	if i < 0 {
-		return Entry{}, false
+		return nil
 	}
-	f := bytes.Fields(b[i+1:])
+	return bytes.Fields(line[i+1:])
+}
+
+// parseStat reads a stat line.
+func parseStat(pid int, b []byte) (e Entry, ok bool) {
+	f := statFields(b)
 	if len(f) < 20 {
 		return Entry{}, false
 	}
@@ -136,7 +141,7 @@ func hasEnviron(pid int) bool {
 	if err != nil {
 		return false
 	}
-	f := bytes.Fields(line[bytes.LastIndexByte(line[:n], ')')+1 : n])
+	f := statFields(line[:n])
 	if len(f) < 49 || f[0][0] == 'Z' || f[0][0] == 'X' {
 		return false
 	}

@@ -47,8 +47,10 @@ func refusedDuringSwap(t *testing.T, i *instance.Instance) (refused int) {
 		}
 		conn, err := net.Dial("tcp", i.Address)
 		switch {
-		case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ECONNRESET): // reset: it waited in the queue
+		case errors.Is(err, syscall.ECONNREFUSED):
 			refused++
+			connected = false
+		case errors.Is(err, syscall.ECONNRESET): // it was in the queue when the socket was ended: one more will be refused
 			connected = false
 		case err != nil:
 			t.Fatal(err)

@@ -24,9 +24,6 @@ const garbage = "./garbage"
 // candidates is how many of each kind are tried. Those that are never ready take a while each.
 const candidates = 50
 
-// settlingDies is the name of the kind that needs a long -settle.
-const settlingDies = "dies while settling"
-
 // None of them has accepted anything, so nothing at all is lost.
 var kindsOfBroken = []broken{
 	{name: "not found", argv: []string{"/nowhere/app"}, reason: "no such file"},
@@ -35,7 +32,7 @@ var kindsOfBroken = []broken{
 	{name: "exit 3", flags: []string{"-exit", "3"}, reason: "exited 3"},
 	{name: "killed", flags: []string{"-die", "SEGV", "-never-ready"}, reason: "SIGSEGV"},
 	{name: "never ready", start: "300ms", flags: []string{"-never-ready"}, reason: "not ready"},
-	{name: settlingDies, flags: []string{"-exit", "4", "-exit-when-settling"}, reason: "exited 4"},
+	{name: "dies while settling", flags: []string{"-exit", "4", "-exit-when-settling"}, reason: "exited 4"},
 	{name: "says it failed", flags: []string{"-fail", "no database"}, reason: "no database"},
 }
 

@@ -88,10 +88,8 @@ func reaches(p *program, flags []string, signals []syscall.Signal, want uint64) 
 		}
 	}
 	return inBlocked(p, flags, func(c *container, pid int) error {
-		if p.ours() {
-			if err := eventually(func() error { return catches(c.pid) }); err != nil {
-				return err
-			}
+		if err := c.catchesAll(p); err != nil {
+			return err
 		}
 		for _, sig := range signals {
 			if err := c.signal(sig); err != nil {
@@ -115,13 +113,18 @@ func reaches(p *program, flags []string, signals []syscall.Signal, want uint64) 
 	})
 }
 
-// catches says whether crank has come to ask for the last signal; those that nobody sends in the first milliseconds it
+// catchesAll waits until crank has come to ask for the last signal; those that nobody sends in the first milliseconds it
 // asks for when the app has been started (docs/pid1.md, "The first moments").
-func catches(pid int) error {
-	if caught, _ := strconv.ParseUint(statusOf(pid, "SigCgt"), 16, 64); caught&bit(64) == 0 {
-		return fmt.Errorf("crank catches %s", names(caught))
+func (c *container) catchesAll(p *program) error {
+	if !p.ours() {
+		return nil
 	}
-	return nil
+	return eventually(func() error {
+		if caught, _ := strconv.ParseUint(statusOf(c.pid, "SigCgt"), 16, 64); caught&bit(64) == 0 {
+			return fmt.Errorf("crank catches %s", names(caught))
+		}
+		return nil
+	})
 }
 
 // everySignal sends CONT apart: the kernel drops pending stop signals for it, and it for them (signal(7)).
@@ -237,10 +240,8 @@ func burst(p *program, _ []string) error {
 		if _, err := c.expect("ready"); err != nil {
 			return err
 		}
-		if p.ours() {
-			if err := eventually(func() error { return catches(c.pid) }); err != nil {
-				return err
-			}
+		if err := c.catchesAll(p); err != nil {
+			return err
 		}
 		many := []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH, syscall.SIGALRM, syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGURG, 40, 64}
 		for n := range 10_000 {

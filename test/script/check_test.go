@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/crankctl/crank/test/ports"
 )
 
 func (s *story) code(not bool, args []string) {
@@ -199,13 +200,5 @@ func step(at any, key string) any {
 
 func (s *story) port(not bool, args []string) {
 	s.usage(!not && len(args) == 1, "port VARIABLE")
-	// Below those that the kernel gives to who asks for any, as the other stories do.
-	for {
-		port := strconv.Itoa(10_000 + rand.IntN(20_000))
-		if ln, err := net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			ln.Close()
-			s.ts.Setenv(args[0], port)
-			return
-		}
-	}
+	s.ts.Setenv(args[0], ports.Unused())
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -13,9 +12,10 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/crankctl/crank/test/ports"
 )
 
 // recipe is what a Dockerfile of deploy/recipes says.
@@ -142,7 +142,7 @@ func (r *recipe) at(root string, further []string, change []string) *placed {
 			if !ok {
 				break
 			}
-			free := unused()
+			free := ports.Unused()
 			address := net.JoinHostPort("127.0.0.1", free)
 			p.address = append(p.address, address)
 			pairs = append(pairs, "0.0.0.0:"+m[1], address, ":"+m[1], address, m[1], free)
@@ -162,18 +162,6 @@ func (r *recipe) at(root string, further []string, change []string) *placed {
 	pairs = append(pairs, "/tmp/", root+"/tmp/")
 	p.replace = strings.NewReplacer(pairs...)
 	return p
-}
-
-// unused returns a port that nobody has now, and that the kernel gives to nobody by itself: clients
-// of other tests cannot have it in the next moment.
-func unused() string {
-	for {
-		p := strconv.Itoa(10000 + rand.IntN(20000))
-		if l, err := net.Listen("tcp4", "127.0.0.1:"+p); err == nil {
-			l.Close()
-			return p
-		}
-	}
 }
 
 // place writes the recipe's files as they are in version n, each with a rename, as a deployment does.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/ports"
 )
 
 // restarts of each server that cannot overlap with itself.
@@ -49,7 +51,7 @@ func TestRestartGated(t *testing.T) {
 		{name: "postgresql", ask: askPostgreSQL},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			ownPort := unused()
+			ownPort := ports.Unused()
 			port := map[string]string{"redis": "6379", "postgresql": "5432"}[s.name]
 			s.change = []string{port, ownPort}
 			i := restarted(t, s)
