@@ -66,7 +66,9 @@ soak:
 ## faults: every fault in every moment of crank's life; root makes more of them (FAULTS_FLAGS=-update)
 FAULTS_FLAGS ?=
 faults:
-	$(GO) test -count=1 -timeout 40m -v ./test/faults -all $(FAULTS_FLAGS)
+	@mkdir -p bin
+	$(GO) test -c -o bin/faults ./test/faults
+	cd test/faults && ../../bin/faults -test.timeout 40m -all $(FAULTS_FLAGS)
 
 ## chaos: random events under load for CHAOS (2m); SEED=N replays the events of a seed (CHAOS_FLAGS=-update)
 CHAOS ?= 2m

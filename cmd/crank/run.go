@@ -112,6 +112,8 @@ type crank struct {
 	http     *health.Listener // nil: no -http
 	metrics  *metrics.Metrics // nil: no -http
 	dropped  func() int64     // how many lines the log has lost
+	serving  sync.Mutex       // guards over and stops
+	over     bool             // the supervisor has ended
 	stops    []func()         // end what serve has begun
 	parent   sync.WaitGroup   // what tells the service manager
 }
@@ -272,11 +274,7 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 		options.Prober = probe.New(*c.target, time.Duration(c.cfg.ReadyTimeout), launcher)
 	}
 	options.Begun = func() { c.begun(in) }
-	defer func() {
-		for _, stop := range slices.Backward(c.stops) {
-			stop()
-		}
-	}()
+	defer c.endServing()
 	c.sup = supervisor.New(c.supervisorConfig(), options)
 	code = c.sup.Run(first)
 	reason, tail := c.sup.Ending()
@@ -290,13 +288,19 @@ func (c *crank) begun(in *signals.Inbox) {
 		in.ListenAll()
 		steerRuntime()
 		reserveThreads()
+		c.serve()
 		staySmall(c.sup.Done(), c.log)
 	}()
-	c.serve()
 }
 
-// serve answers crankctl, probes and scrapes, and tells the service manager above.
+// serve answers crankctl, probes and scrapes, and tells the service manager above. Who asks earlier waits in the queue of the
+// socket: to answer many takes threads, and where none can be made any more they have to be there.
 func (c *crank) serve() {
+	c.serving.Lock()
+	defer c.serving.Unlock()
+	if c.over {
+		return
+	}
 	if c.listener != nil {
 		c.stops = append(c.stops, c.serveControl())
 	}
@@ -305,6 +309,16 @@ func (c *crank) serve() {
 	}
 	if c.cfg.NotifyParent {
 		c.followParent()
+	}
+}
+
+// endServing ends what serve has begun, or keeps it from beginning.
+func (c *crank) endServing() {
+	c.serving.Lock()
+	defer c.serving.Unlock()
+	c.over = true
+	for _, stop := range slices.Backward(c.stops) {
+		stop()
 	}
 }
 

@@ -14,14 +14,15 @@ const (
 	tableEnd   = "<!-- end of faults -->"
 )
 
-// print prints what was found, and with -update writes it into the document.
-func (r *results) print(t *testing.T, table []*fault) {
+// report prints what was found, and with -update writes it into the document. It prints without -v too, for make faults: with
+// -v what the cells that have failed say is lost among those that have not.
+func (r *results) report(t *testing.T, table []*fault) {
 	text := r.markdown(table)
-	t.Logf("\n%s", text)
+	fmt.Println(text)
 	for _, line := range r.notTested {
-		t.Log(line)
+		fmt.Println(line)
 	}
-	t.Logf("%d cells, %d survived, %d not tested", r.cells, r.survived, len(r.notTested))
+	fmt.Printf("%d cells, %d survived, %d not tested\n", r.cells, r.survived, len(r.notTested))
 	if !*update {
 		return
 	}

@@ -146,7 +146,7 @@ func key(f *fault, m moment) string { return fmt.Sprint(f.name, "/", m) }
 func TestFaults(t *testing.T) {
 	r := &results{texts: map[string]string{}}
 	table := faults()
-	t.Cleanup(func() { r.print(t, table) })
+	t.Cleanup(func() { r.report(t, table) })
 	for _, f := range table {
 		for m, e := range f.at {
 			if e.want == "" || !e.always && !*all {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
+	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -208,6 +209,24 @@ func (c *cell) limitForks() {
 			c.Error(err)
 		}
 	})
+}
+
+// TestThreadsBeforeAnswers: who gets an answer from crank knows that it has the threads without which it would end where no more
+// can be made.
+func TestThreadsBeforeAnswers(t *testing.T) {
+	const fewest = 10 // 6 to 8 when they are not there yet
+	for range 10 {
+		t.Run("start", func(t *testing.T) {
+			c := newCell(t, &fault{}, ready)
+			c.start()
+			c.info()
+			threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.pid()))
+			c.must(err)
+			if len(threads) < fewest {
+				c.Errorf("it answers with %d threads, want at least %d", len(threads), fewest)
+			}
+		})
+	}
 }
 
 // withoutProgram says that a program is missing.
