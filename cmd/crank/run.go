@@ -284,6 +284,9 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 
 // begun does what the app need not wait for.
 func (c *crank) begun(in *signals.Inbox) {
+	if c.cfg.NotifyParent {
+		c.followParent() // also of an app that ends at once
+	}
 	go func() { // ends with the supervisor
 		in.ListenAll()
 		steerRuntime()
@@ -293,7 +296,7 @@ func (c *crank) begun(in *signals.Inbox) {
 	}()
 }
 
-// serve answers crankctl, probes and scrapes, and tells the service manager above. Who asks earlier waits in the queue of the
+// serve answers crankctl, probes and scrapes. Who asks earlier waits in the queue of the
 // socket: to answer many takes threads, and where none can be made any more they have to be there.
 func (c *crank) serve() {
 	c.serving.Lock()
@@ -306,9 +309,6 @@ func (c *crank) serve() {
 	}
 	if c.http != nil {
 		c.stops = append(c.stops, c.serveHTTP())
-	}
-	if c.cfg.NotifyParent {
-		c.followParent()
 	}
 }
 
