@@ -5,6 +5,8 @@ CGO     := $(shell $(GO) env CGO_ENABLED)
 CC_BIN  := $(shell command -v $$($(GO) env CC) 2>/dev/null)
 # The race detector needs cgo and a C compiler.
 RACE    := $(if $(and $(filter 1,$(CGO)),$(CC_BIN)),-race,)
+# nohup and some CI agents ignore HUP, which every program inherits that they start: these tests are about signals.
+HEARHUP := $(shell env --default-signal=HUP true 2>/dev/null && echo env --default-signal=HUP)
 LDFLAGS := -s -w
 STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='$(LDFLAGS)'
 
@@ -42,7 +44,7 @@ test:
 	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
 	@command -v qemu-aarch64-static >/dev/null || echo "NOT TESTED without qemu-user-static: crank on other architectures (test/architectures)"
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
-	$(GO) test $(RACE) -count=1 -timeout 50m ./... # not from the cache: it does not know the programs that the tests build
+	$(HEARHUP) $(GO) test $(RACE) -count=1 -timeout 50m ./... # not from the cache: it does not know the programs that the tests build
 	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done
 
 ## servers: swap every real server that is installed under load, not only those that test has
