@@ -40,7 +40,7 @@ test:
 	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
 	@for server in nginx gunicorn puma php-fpm8.2 haproxy node; do \
 		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
-	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes"
+	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes; crank with slow system calls (test/faults)"
 	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
 	@command -v qemu-aarch64-static >/dev/null || echo "NOT TESTED without qemu-user-static: crank on other architectures (test/architectures)"
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -19,6 +20,7 @@ const MaxConnections = 64
 // Listener accepts connections for probes.
 type Listener struct {
 	*sockets.Listener
+	gate sockets.Gate
 
 	mu   sync.Mutex
 	open []*conn // the oldest first
@@ -47,7 +49,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: accepted, l: l}
+	gated, err := l.gate.Conn(accepted)
+	if err != nil {
+		return nil, errors.Join(err, accepted.Close())
+	}
+	c := &conn{Conn: gated, l: l}
 	if oldest := l.add(c); oldest != nil {
 		_ = oldest.Close()
 	}

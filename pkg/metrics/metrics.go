@@ -6,12 +6,14 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/crankctl/crank/pkg/supervisor"
 )
@@ -40,6 +42,7 @@ type Listener struct {
 type Metrics struct {
 	options    Options
 	registry   *prometheus.Registry
+	gathering  sync.Mutex
 	descs      map[string]*prometheus.Desc // of what is read
 	counters   map[string]*prometheus.CounterVec
 	histograms map[string]prometheus.Histogram
@@ -98,10 +101,17 @@ func (m *Metrics) make(row metric) {
 
 // Handler returns the page for Prometheus. A collector that fails costs its own series alone.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
+	return promhttp.HandlerFor(prometheus.GathererFunc(m.gather), promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
 		DisableCompression: true, // a compressor takes more memory than all of the rest
 	})
+}
+
+// gather is done by one scrape at a time, since each collector that reads files has a thread to itself meanwhile (see sockets.Gate).
+func (m *Metrics) gather() ([]*dto.MetricFamily, error) {
+	m.gathering.Lock()
+	defer m.gathering.Unlock()
+	return m.registry.Gather()
 }
 
 // Describe implements prometheus.Collector.

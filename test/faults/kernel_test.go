@@ -1,10 +1,13 @@
 package faults
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -220,13 +223,64 @@ func TestThreadsBeforeAnswers(t *testing.T) {
 			c := newCell(t, &fault{}, ready)
 			c.start()
 			c.info()
-			threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.pid()))
-			c.must(err)
-			if len(threads) < fewest {
-				c.Errorf("it answers with %d threads, want at least %d", len(threads), fewest)
+			if n := c.threads(); n < fewest {
+				c.Errorf("it answers with %d threads, want at least %d", n, fewest)
 			}
 		})
 	}
+}
+
+// TestThreadsStay: however many clients ask, and however busy the machine is, crank makes no thread that it has not made at its
+// start. Where none can be made it would end.
+func TestThreadsStay(t *testing.T) {
+	if why := withoutProgram("strace")(); why != "" {
+		t.Skip(why)
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root may trace every process")
+	}
+	c := newCell(t, &fault{}, ready)
+	c.start()
+	c.info()
+	c.find()
+	before := c.threads()
+	c.slowKernel()
+	c.scrape()
+	for range 50 {
+		c.get()
+		time.Sleep(100 * time.Millisecond) // the longer, the more likely to find a fault; nothing else depends on it
+	}
+	after := c.threads()
+	c.Logf("%d threads, then %d", before, after)
+	if after > before {
+		c.Errorf("crank has made threads: it had %d, and has %d", before, after)
+	}
+	c.undo()
+}
+
+// slowKernel has each system call of crank for files and connections take a millisecond, as on a machine where a thread may lose
+// the processor in the middle of each: the Go runtime waits for 20 microseconds before another thread goes on.
+func (c *cell) slowKernel() {
+	c.Helper()
+	const calls = "read,write,openat,close,accept4,setsockopt,getsockopt,getsockname,fcntl,?fstat,?newfstatat,getdents64"
+	tracer := exec.Command("strace", "-f", "-o", "/dev/null", "-e", "trace="+calls, "-e", "inject="+calls+":delay_enter=1000", "-p", fmt.Sprint(c.pid()))
+	messages, err := tracer.StderrPipe()
+	c.must(err)
+	c.must(tracer.Start())
+	c.Cleanup(func() { tracer.Process.Kill(); tracer.Wait() })
+	first, err := bufio.NewReader(messages).ReadString('\n')
+	if err != nil || !strings.Contains(first, "attached") {
+		c.Fatalf("strace says %q (%v)", first, err)
+	}
+	go io.Copy(io.Discard, messages)
+}
+
+// threads returns how many crank has. The Go runtime ends none.
+func (c *cell) threads() int {
+	c.Helper()
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", c.pid()))
+	c.must(err)
+	return len(threads)
 }
 
 // withoutProgram says that a program is missing.

@@ -28,6 +28,7 @@ const MaxConnections = 64
 // Listener accepts connections to the control socket and says who made each of them.
 type Listener struct {
 	*sockets.Listener
+	gate  sockets.Gate
 	token []byte // TCP: what a request must bring
 	slots chan struct{}
 	close sync.Once
@@ -143,7 +144,12 @@ func (l *Listener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	c := &conn{Conn: accepted, release: sync.OnceFunc(func() { <-l.slots }), token: l.token}
+	gated, err := l.gate.Conn(accepted)
+	if err != nil {
+		<-l.slots
+		return nil, errors.Join(err, accepted.Close())
+	}
+	c := &conn{Conn: gated, release: sync.OnceFunc(func() { <-l.slots }), token: l.token}
 	c.asker, c.err = askerOf(accepted)
 	return c, nil
 }
