@@ -112,8 +112,7 @@ type crank struct {
 	http     *health.Listener // nil: no -http
 	metrics  *metrics.Metrics // nil: no -http
 	dropped  func() int64     // how many lines the log has lost
-	serving  sync.Mutex       // guards over and stops
-	over     bool             // the supervisor has ended
+	serving  sync.Mutex       // guards stops
 	stops    []func()         // end what serve has begun
 	parent   sync.WaitGroup   // what tells the service manager
 }
@@ -296,13 +295,15 @@ func (c *crank) begun(in *signals.Inbox) {
 	}()
 }
 
-// serve answers crankctl, probes and scrapes. Who asks earlier waits in the queue of the
-// socket: to answer many takes threads, and where none can be made any more they have to be there.
+// serve answers crankctl, probes and scrapes, unless all is over already. Who asks earlier waits in the queue of the socket: to
+// answer many takes threads, and where none can be made any more they have to be there.
 func (c *crank) serve() {
 	c.serving.Lock()
 	defer c.serving.Unlock()
-	if c.over {
+	select {
+	case <-c.sup.Done():
 		return
+	default:
 	}
 	if c.listener != nil {
 		c.stops = append(c.stops, c.serveControl())
@@ -312,11 +313,10 @@ func (c *crank) serve() {
 	}
 }
 
-// endServing ends what serve has begun, or keeps it from beginning.
+// endServing ends what serve has begun. The supervisor has ended, so it begins nothing more.
 func (c *crank) endServing() {
 	c.serving.Lock()
 	defer c.serving.Unlock()
-	c.over = true
 	for _, stop := range slices.Backward(c.stops) {
 		stop()
 	}

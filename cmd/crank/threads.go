@@ -15,8 +15,8 @@ const (
 	// maxRunning is how many of crank's threads run Go code at a time: it has never much to do.
 	maxRunning = 4
 	// spareThreads are for those that are in system calls meanwhile. A hundred clients that scrape while every call
-	// takes a millisecond bring crank from 9 threads to 12, on two processors (to 16 without sockets.Gate and
-	// with four collecting at a time); with these it has 15 to 17.
+	// takes a millisecond bring crank from 9 threads to 12, on two processors (to 16 without the gate of
+	// sockets.Listener and with four collecting at a time); with these it has 16 or 17.
 	spareThreads = 8
 	// manyProcesses is what has to be free for crank to take threads before it needs them.
 	manyProcesses = 64

@@ -98,5 +98,6 @@ func notifyFD(text, state string) error {
 	}
 }
 
-// notifyPause is between two tries to send to a supervisor that has not read yet.
+// notifyPause is between two tries to send to a supervisor that has not read yet: the standard library cannot wait for room in a
+// descriptor without making it non-blocking for all who have it.
 const notifyPause = 5 * time.Millisecond

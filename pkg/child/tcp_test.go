@@ -137,8 +137,9 @@ func TestHijackedElsewhere(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		go func() { // the handler returns
+		go func() {
 			defer conn.Close()
+			<-r.Context().Done() // the handler has returned
 			for lines := bufio.NewScanner(buffered); lines.Scan(); {
 				fmt.Fprintln(conn, Leaving(r.Context()).Err())
 			}
@@ -154,10 +155,9 @@ func TestHijackedElsewhere(t *testing.T) {
 	conn.SetDeadline(time.Now().Add(patience))
 	c := &client{conn: conn, reader: bufio.NewReader(conn)}
 	c.send(t, get)
-	for range 20 { // by then the handler has returned
+	for range 20 {
 		c.send(t, "\n")
 		c.line(t, "<nil>")
-		time.Sleep(5 * time.Millisecond)
 	}
 	cancel()
 	if err := <-returned; err != nil {

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -20,7 +19,6 @@ const MaxConnections = 64
 // Listener accepts connections for probes.
 type Listener struct {
 	*sockets.Listener
-	gate sockets.Gate
 
 	mu   sync.Mutex
 	open []*conn // the oldest first
@@ -49,11 +47,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	gated, err := l.gate.Conn(accepted)
-	if err != nil {
-		return nil, errors.Join(err, accepted.Close())
-	}
-	c := &conn{Conn: gated, l: l}
+	c := &conn{Conn: accepted, l: l}
 	if oldest := l.add(c); oldest != nil {
 		_ = oldest.Close()
 	}

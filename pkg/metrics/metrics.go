@@ -107,7 +107,8 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// gather is done by one scrape at a time, since each collector that reads files has a thread to itself meanwhile (see sockets.Gate).
+// gather is done by one scrape at a time: each collector that reads files has a thread to itself meanwhile, and where no more can be
+// made the Go runtime ends crank.
 func (m *Metrics) gather() ([]*dto.MetricFamily, error) {
 	m.gathering.Lock()
 	defer m.gathering.Unlock()

@@ -8,19 +8,19 @@ import (
 	"syscall"
 )
 
-// Gate lets one goroutine at a time read or write, and one close, of those whose connections go through it. What they wait for is not
+// gate lets one goroutine at a time read or write, and one close, of those whose connections go through it. What they wait for is not
 // counted: a connection that has nothing to read is outside.
 //
 // A goroutine in a system call has a thread to itself, and on a busy machine, where a thread may lose the processor in the middle of one, as
 // many connections take as many threads. Where no more can be made (pids.max, ulimit -u) the Go runtime ends the program
 // (runtime/os_linux.go, newosproc).
-type Gate struct {
+type gate struct {
 	transfer sync.Mutex
 	closing  sync.Mutex // apart: who closes waits until nobody transfers
 }
 
-// Conn returns c behind the gate. The caller closes it in the place of c, which must have a descriptor.
-func (g *Gate) Conn(c net.Conn) (net.Conn, error) {
+// conn returns c behind the gate. The caller closes it in the place of c, which must have a descriptor.
+func (g *gate) conn(c net.Conn) (net.Conn, error) {
 	s, ok := c.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("a %T has no descriptor", c)
@@ -36,8 +36,11 @@ func (g *Gate) Conn(c net.Conn) (net.Conn, error) {
 type gated struct {
 	net.Conn
 	raw  syscall.RawConn
-	gate *Gate
+	gate *gate
 }
+
+// SyscallConn implements syscall.Conn.
+func (c *gated) SyscallConn() (syscall.RawConn, error) { return c.raw, nil }
 
 // Read implements net.Conn.
 func (c *gated) Read(p []byte) (n int, err error) {

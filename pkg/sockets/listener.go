@@ -16,6 +16,7 @@ import (
 type Listener struct {
 	net.Listener
 	set   *Set
+	gate  gate
 	close sync.Once
 }
 
@@ -42,6 +43,20 @@ func accepting(fd int) (net.Listener, error) {
 	file := os.NewFile(uintptr(duplicate), "listener")
 	defer file.Close() // FileListener works on another duplicate
 	return net.FileListener(file)
+}
+
+// Accept waits for a connection. All of one Listener take one thread to read and write, and one more to be closed, however many
+// they are.
+func (l *Listener) Accept() (net.Conn, error) {
+	accepted, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	c, err := l.gate.conn(accepted)
+	if err != nil {
+		return nil, errors.Join(err, accepted.Close())
+	}
+	return c, nil
 }
 
 // Bound returns where it listens, as a net-uri.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +57,7 @@ type cell struct {
 	tried    int // the generation of the candidate
 	victim   int // the generation that the fault kills
 	patience time.Duration
+	answered atomic.Int64 // requests of scrape
 }
 
 func newCell(t *testing.T, f *fault, m moment) *cell {

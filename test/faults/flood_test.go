@@ -180,6 +180,7 @@ func (c *cell) scrape() {
 				}
 				io.Copy(io.Discard, response.Body)
 				response.Body.Close()
+				c.answered.Add(1)
 			}
 		})
 	}

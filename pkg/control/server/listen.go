@@ -28,7 +28,6 @@ const MaxConnections = 64
 // Listener accepts connections to the control socket and says who made each of them.
 type Listener struct {
 	*sockets.Listener
-	gate  sockets.Gate
 	token []byte // TCP: what a request must bring
 	slots chan struct{}
 	close sync.Once
@@ -144,12 +143,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 		<-l.slots
 		return nil, err
 	}
-	gated, err := l.gate.Conn(accepted)
-	if err != nil {
-		<-l.slots
-		return nil, errors.Join(err, accepted.Close())
-	}
-	c := &conn{Conn: gated, release: sync.OnceFunc(func() { <-l.slots }), token: l.token}
+	c := &conn{Conn: accepted, release: sync.OnceFunc(func() { <-l.slots }), token: l.token}
 	c.asker, c.err = askerOf(accepted)
 	return c, nil
 }
@@ -170,11 +164,10 @@ func (c *conn) Close() error {
 
 // askerOf tells who connected. Over TCP nobody knows: the uid is -1, the name the address.
 func askerOf(c net.Conn) (supervisor.Asker, error) {
-	unixConn, ok := c.(*net.UnixConn)
-	if !ok {
+	if c.LocalAddr().Network() != "unix" {
 		return supervisor.Asker{UID: -1, Name: "tcp://" + c.RemoteAddr().String()}, nil
 	}
-	raw, err := unixConn.SyscallConn()
+	raw, err := c.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return supervisor.Asker{}, err
 	}
