@@ -36,6 +36,11 @@ func New(w io.Writer, format string, level int, isTerminal bool, name string) (l
 	return logger(writer), writer
 }
 
+// Warn writes a line of level WARN, for which logr has no method of its own: something is wrong, and crank goes on.
+func Warn(log logr.Logger, message string, keysAndValues ...any) {
+	slog.New(logr.ToSlogHandler(log)).Warn(message, keysAndValues...)
+}
+
 func handler(w io.Writer, format string, level int, isTerminal bool, name string) slog.Handler {
 	// logr's V(n) is slog's level -n: go-logr/logr slogsink.go.
 	options := &slog.HandlerOptions{Level: slog.Level(-level), ReplaceAttr: replace}
@@ -50,7 +55,7 @@ func handler(w io.Writer, format string, level int, isTerminal bool, name string
 	}
 }
 
-// replace makes times RFC 3339 in UTC with milliseconds, and levels INFO, DEBUG or ERROR.
+// replace makes times RFC 3339 in UTC with milliseconds, and levels INFO, DEBUG, WARN or ERROR.
 func replace(groups []string, a slog.Attr) slog.Attr {
 	if len(groups) > 0 {
 		return a
@@ -95,8 +100,11 @@ func newTerminal(w io.Writer, options *slog.HandlerOptions) slog.Handler {
 
 func (t terminal) Handle(ctx context.Context, r slog.Record) error {
 	begin := "crank: "
-	if r.Level >= slog.LevelError {
+	switch {
+	case r.Level >= slog.LevelError:
 		begin += "error: "
+	case r.Level >= slog.LevelWarn:
+		begin += "warning: "
 	}
 	begin += printable(r.Message)
 	r.Time, r.Message = time.Time{}, "" // the text handler writes no zero time, but an empty message

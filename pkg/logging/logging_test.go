@@ -52,8 +52,9 @@ func TestFormats(t *testing.T) {
 			`crank: "a\\x1b\[31m" n=1`,
 			`crank: nothing more`,
 			`crank: named k=v`,
+			`crank: warning: disk nearly full free=3`,
 		}},
-		"text on a terminal": {"text", true, []string{`crank: generation ready .*`, `crank: detail .*`, `crank: error: .*`, `.*`, `.*`, `.*`}},
+		"text on a terminal": {"text", true, []string{`crank: generation ready .*`, `crank: detail .*`, `crank: error: .*`, `.*`, `.*`, `.*`, `.*`}},
 		"text in a file": {"text", false, []string{
 			`time=` + stamp + ` level=INFO msg="generation ready" name=web generation=4 pid=57 took=1\.5s`,
 			`time=` + stamp + ` level=DEBUG msg=detail name=web a="b c"`,
@@ -61,6 +62,7 @@ func TestFormats(t *testing.T) {
 			`time=` + stamp + ` level=INFO msg="a\\x1b\[31m" name=web n=1`,
 			`time=` + stamp + ` level=INFO msg="nothing more" name=web`,
 			`time=` + stamp + ` level=INFO msg=named name=web k=v`,
+			`time=` + stamp + ` level=WARN msg="disk nearly full" name=web free=3`,
 		}},
 		"json": {"auto", false, []string{
 			`{"time":"` + stamp + `","level":"INFO","msg":"generation ready","name":"web","generation":4,"pid":57,"took":"1\.5s"}`,
@@ -69,8 +71,9 @@ func TestFormats(t *testing.T) {
 			`{"time":"` + stamp + `","level":"INFO","msg":"a\\u001b\[31m","name":"web","n":1}`,
 			`{"time":"` + stamp + `","level":"INFO","msg":"nothing more","name":"web"}`,
 			`{"time":"` + stamp + `","level":"INFO","msg":"named","name":"web","k":"v"}`,
+			`{"time":"` + stamp + `","level":"WARN","msg":"disk nearly full","name":"web","free":3}`,
 		}},
-		"json on a terminal": {"json", true, []string{`{.*}`, `{.*}`, `{.*}`, `{.*}`, `{.*}`, `{.*}`}},
+		"json on a terminal": {"json", true, []string{`{.*}`, `{.*}`, `{.*}`, `{.*}`, `{.*}`, `{.*}`, `{.*}`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := &sink{}
@@ -82,6 +85,7 @@ func TestFormats(t *testing.T) {
 			log.Info("a\x1b[31m", "n", 1)
 			log.Info("nothing more")
 			log.WithValues("k", "v").Info("named")
+			Warn(log, "disk nearly full", "free", 3)
 			if !writer.Close(long) {
 				t.Fatal("not closed")
 			}
