@@ -53,8 +53,9 @@ type Launcher struct {
 	stdout, stderr *output.Destination
 	nowhere        *output.Destination // of what probes write
 	null           int
-	ownOOMScore    string // see oomScore
-	saidDead       bool   // that a socket cannot be revived
+	ownOOMScore    string            // see oomScore
+	broken         map[string]bool   // what was logged of sockets that cannot be restored
+	newest         *sockets.Snapshot // before the newest generation was started
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -105,9 +106,11 @@ func (l *Launcher) Close(grace time.Duration) {
 type child struct {
 	l           *Launcher
 	generation  int
-	launched    *proc.Process    // what crank has started
-	main        *proc.Process    // the same, unless MAINPID named another
-	receiver    *notify.Receiver // nil: it is a check or a probe, which has nothing to say
+	launched    *proc.Process     // what crank has started
+	main        *proc.Process     // the same, unless MAINPID named another
+	before      *sockets.Snapshot // of what it shares, before it was started; nil: it has no sockets
+	failed      bool              // as a candidate
+	receiver    *notify.Receiver  // nil: it is a check or a probe, which has nothing to say
 	streams     *output.Streams
 	oomRaised   bool
 	hasTerminal bool
@@ -121,7 +124,8 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 			l.cfg.Log.Info("warning: "+err.Error(), "generation", n)
 		}
 	}
-	ch := &child{l: l, generation: n}
+	ch := &child{l: l, generation: n, before: l.sockets.Snapshot()}
+	l.newest = ch.before
 	var err error
 	ch.streams, err = output.Start(l.cfg.Output, output.Options{
 		Name: l.cfg.Name, Generation: n, Stdout: l.stdout, Stderr: l.stderr, KeepStderr: l.cfg.KeepStderr,
@@ -267,9 +271,7 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	l.mu.Lock()
 	exits, l.heldBack = l.heldBack, nil
 	l.mu.Unlock()
-	appEnded := false
 	ended := func(ch *child, e proc.Exit) {
-		appEnded = appEnded || ch != nil
 		if ch == nil || ch.receiver == nil || ch.receiver.Idle() {
 			exits = append(exits, e)
 			return
@@ -284,23 +286,7 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 		ended(ch, e)
 	}
 	l.alone = none
-	if appEnded {
-		l.Tend() // some end their sockets as the last thing that they do
-	}
 	return exits, none
-}
-
-// Tend implements supervisor.Launcher.
-func (l *Launcher) Tend() {
-	revived, err := l.sockets.Revive()
-	if err != nil && !l.saidDead { // it is tried again at each tick
-		l.cfg.Log.Error(err, "a socket does not listen any more: connections are refused")
-	}
-	l.saidDead = err != nil
-	for _, s := range revived {
-		l.cfg.Log.Info("warning: the app has ended a socket for everybody with shutdown(2), and connections were refused: "+
-			"it listens again; have the app close its copy instead", "socket", s.Name(), "bound", s.Bound())
-	}
 }
 
 // lastWords is how long the end of a generation is held back at most.
@@ -341,13 +327,12 @@ func (ch *child) Signal(sig syscall.Signal, group bool) error {
 }
 
 // Promote implements supervisor.Child: the OOM score that the app would have had without crank, for
-// all that it has started so far, and the backlog that it may have made smaller.
+// all that it has started so far, and the backlog that was asked for.
 func (ch *child) Promote() {
 	if ch.oomRaised {
 		ch.oomRaised = false
 		ch.restoreOOMScore()
 	}
-	ch.l.Tend() // it says so, where that is more than a smaller backlog
 	if err := ch.l.sockets.Relisten(); err != nil {
 		ch.l.cfg.Log.Error(err, "cannot set the backlog again", "generation", ch.generation)
 	}
@@ -380,6 +365,7 @@ func (ch *child) Tail() supervisor.Tail {
 // supervisor, and the copier may be held up by a slow reader: neither is waited for here.
 func (ch *child) Close() {
 	l := ch.l
+	ch.putBackLast()
 	ch.gone(ch.main)
 	ch.gone(ch.launched)
 	l.mu.Lock()

@@ -23,6 +23,7 @@ var (
 	SocketType     = SocketOption{"SO_TYPE", unix.SOL_SOCKET, unix.SO_TYPE}
 	SocketProtocol = SocketOption{"SO_PROTOCOL", unix.SOL_SOCKET, unix.SO_PROTOCOL}
 	AcceptConn     = SocketOption{"SO_ACCEPTCONN", unix.SOL_SOCKET, unix.SO_ACCEPTCONN}
+	BoundDevice    = SocketOption{"SO_BINDTOIFINDEX", unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX}
 	ReuseAddr      = SocketOption{"SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR}
 	ReusePort      = SocketOption{"SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT}
 	V6Only         = SocketOption{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY}
@@ -92,6 +93,12 @@ func ConnectUnix(fd int, name string) error {
 // Listen makes a stream or packet socket accept connections, or changes the limit of its queue.
 func Listen(fd, backlog int) error {
 	return os.NewSyscallError("listen", unix.Listen(fd, backlog))
+}
+
+// Listens reports whether a socket accepts connections.
+func Listens(fd int) (bool, error) {
+	listens, err := Option(fd, AcceptConn)
+	return listens != 0, err
 }
 
 // SocketName returns what a socket is bound to: an address and port, or name for a unix socket (a

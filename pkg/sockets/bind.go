@@ -26,8 +26,8 @@ var kinds = map[string]int{
 }
 
 // bind makes one socket that is not inherited.
-func bind(a Address, log logr.Logger) (*Socket, error) {
-	s := &Socket{address: a, fd: -1}
+func bind(a Address, shared bool, log logr.Logger) (*Socket, error) {
+	s := &Socket{address: a, shared: shared, fd: -1}
 	err := s.open(log)
 	if err == nil {
 		err = s.listen()
@@ -38,13 +38,14 @@ func bind(a Address, log logr.Logger) (*Socket, error) {
 	if err != nil {
 		return nil, errors.Join(advise(a, err), s.close())
 	}
+	s.remember()
 	return s, nil
 }
 
 // open makes the socket and binds it.
 func (s *Socket) open(log logr.Logger) (err error) {
 	if slices.Contains(unixNetworks, s.address.Network) {
-		return s.openUnix()
+		return s.openUnix(log)
 	}
 	s.fd, err = openInet(s.address, hostOf(s.address))
 	if fallsBack(s.address) && (errors.Is(err, syscall.EAFNOSUPPORT) || errors.Is(err, syscall.EADDRNOTAVAIL)) {
@@ -138,13 +139,7 @@ func (s *Socket) listen() error {
 		return nil
 	}
 	s.backlog = cmp.Or(s.address.Options.Backlog, maxBacklog)
-	if err := linux.Listen(s.fd, s.backlog); err != nil {
-		return err
-	}
-	if slices.Contains(tcpNetworks, s.address.Network) {
-		_, s.limit, _, _ = linux.ListenQueue(s.fd) // 0, unknown, where a sandbox has no TCP_INFO
-	}
-	return nil
+	return linux.Listen(s.fd, s.backlog)
 }
 
 // maxBacklog stands for the largest that the kernel allows, net.core.somaxconn: listen(2) silently takes that for all above it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/go-logr/logr/funcr"
 
+	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/test/leak"
 )
 
@@ -24,6 +25,9 @@ func TestMain(m *testing.M) {
 	switch helper := os.Getenv(helperVariable); helper {
 	case "":
 		os.Exit(leak.Main(m))
+	case "options":
+		printOptions()
+		return
 	case "bind":
 	case "without-ipv6":
 		refuseIPv6()
@@ -41,6 +45,19 @@ func TestMain(m *testing.M) {
 	}
 	if err != nil {
 		fmt.Println("error:", err)
+	}
+}
+
+// printOptions prints what TestEveryOption finds as another user.
+func printOptions() {
+	for _, uri := range kindsOfSockets("@crank-test-" + linux.RandomName()) { // abstract names: it may have no directory
+		complaints, changed := everyOption(uri)
+		for _, c := range complaints {
+			fmt.Println(c)
+		}
+		if changed < 20 {
+			fmt.Println(uri, "only", changed)
+		}
 	}
 }
 

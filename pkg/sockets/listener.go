@@ -23,7 +23,7 @@ type Listener struct {
 // Listen binds one address of TCP or of a unix stream socket, as Bind does. The caller closes the
 // Listener, which removes the path of a unix socket if it is still its own.
 func Listen(a Address, log logr.Logger) (*Listener, error) {
-	set, err := Bind([]Address{a}, log)
+	set, err := newSet([]Address{a}, false, log)
 	if err != nil {
 		return nil, err
 	}

@@ -24,15 +24,25 @@ type Set struct{ sockets []*Socket }
 type Socket struct {
 	address Address // as it was asked for
 	bound   Address // as getsockname has it
-	backlog int     // for listen(2); 0 where crank does not listen: datagrams, inherited sockets
-	limit   uint32  // of the queue after crank's own listen(2), where the kernel shows it
+	backlog int     // for listen(2); 0: it does not listen, or was inherited with one that cannot be seen
+	limit   uint32  // of the queue after that, where the kernel shows it
 	file    os.FileInfo
+	shared  bool   // other processes have it as well
+	spare   string // the second name of the path; empty: none
 
-	mu sync.Mutex // held during every call on fd, so that it is not closed in the middle of one
-	fd int        // -1 once closed
+	// How it was bound, for Tend.
+	domain, protocol, device int
+	listens                  bool
+	datagrams                bool // it takes those of anybody
+
+	mu       sync.Mutex // held during every call on fd, so that it is not closed in the middle of one
+	fd       int        // -1 once closed
+	violated []Damage   // invariants that could not be restored
+	lost     []lost     // what of the app's own could not be put back
+	restored int64
 }
 
-// Bind makes a socket for each address, listening where that applies. It is all or nothing: on an
+// Bind makes a socket for each address, to be shared with an app, listening where that applies. It is all or nothing: on an
 // error what it made is closed again. It blocks for at most two seconds, and only where another
 // process takes over the same unix socket at the same moment.
 //
@@ -43,8 +53,13 @@ type Socket struct {
 // Call it before anything else opens descriptors: an fd://n that the parent did not pass could
 // otherwise be one of this process's own.
 func Bind(addresses []Address, log logr.Logger) (*Set, error) {
+	return newSet(addresses, true, log)
+}
+
+// newSet binds sockets; those that are shared have what Tend needs.
+func newSet(addresses []Address, shared bool, log logr.Logger) (*Set, error) {
 	set := &Set{sockets: make([]*Socket, len(addresses))}
-	err := set.bind(addresses, log)
+	err := set.bind(addresses, shared, log)
 	if err != nil {
 		return nil, errors.Join(err, set.Close())
 	}
@@ -54,7 +69,7 @@ func Bind(addresses []Address, log logr.Logger) (*Set, error) {
 	return set, nil
 }
 
-func (set *Set) bind(addresses []Address, log logr.Logger) (err error) {
+func (set *Set) bind(addresses []Address, shared bool, log logr.Logger) (err error) {
 	// Inherited ones first, and their duplicates above all of them: no number that an address names
 	// may be taken by a socket that is made here.
 	lowest := 3
@@ -69,7 +84,7 @@ func (set *Set) bind(addresses []Address, log logr.Logger) (err error) {
 			if inherited {
 				set.sockets[i], err = inherit(a, lowest)
 			} else {
-				set.sockets[i], err = bind(a, log)
+				set.sockets[i], err = bind(a, shared, log)
 			}
 			if err != nil {
 				return err
@@ -106,6 +121,7 @@ func inherit(a Address, lowest int) (*Socket, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("cannot use %s: %w", a, err), s.close())
 	}
+	s.remember()
 	return s, nil
 }
 
@@ -143,50 +159,16 @@ func (s *Socket) readName() error {
 // Sockets returns the sockets in the order of their addresses.
 func (set *Set) Sockets() []*Socket { return set.sockets }
 
-// Relisten undoes what an app did to the queues by a listen(2) of its own on a shared socket: to be
-// called after READY. A backlog= that was given is set again; otherwise a queue only gets its room
-// back where the app made it smaller.
+// Relisten sets the backlogs again that were asked for with backlog=: to be called after READY, since an app that called listen(2)
+// may have made one larger. What is smaller than it was Tend sets again.
 func (set *Set) Relisten() error {
 	var errs []error
 	for _, s := range set.sockets {
-		errs = append(errs, s.Relisten(s.address.Options.Backlog > 0))
-	}
-	return errors.Join(errs...)
-}
-
-// Revive has the TCP sockets listen again that an app has ended for everybody by a shutdown(2), and returns them. What waited in
-// their queues is lost, and whoever came meanwhile was refused. An app that closes its copy of a socket does not do this.
-// A unix socket cannot be revived: the kernel keeps refusing.
-func (set *Set) Revive() (revived []*Socket, err error) {
-	var errs []error
-	for _, s := range set.sockets {
-		dead, err := s.revive()
-		errs = append(errs, err)
-		if dead {
-			revived = append(revived, s)
+		if s.address.Options.Backlog > 0 {
+			errs = append(errs, s.relisten())
 		}
 	}
-	return revived, errors.Join(errs...)
-}
-
-// revive reports whether the socket had ended, and listens now.
-func (s *Socket) revive() (bool, error) {
-	if s.backlog == 0 || !strings.HasPrefix(s.bound.Network, "tcp") {
-		return false, nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd < 0 {
-		return false, nil
-	}
-	listens, err := linux.Option(s.fd, linux.AcceptConn)
-	if err != nil || listens != 0 {
-		return false, err
-	}
-	if err := s.listenAgain(); err != nil {
-		return false, fmt.Errorf("%w: the app has shut it down", err)
-	}
-	return true, nil
+	return errors.Join(errs...)
 }
 
 // listenAgain listens where the socket has been from the beginning. A shutdown(2) gives up a port that the kernel had
@@ -237,26 +219,11 @@ func (s *Socket) FD() int {
 	return s.fd
 }
 
-// Relisten calls listen(2) again with crank's backlog: always, or only if the queue has become
-// smaller than it was. That can be seen for TCP only. It does nothing to datagram sockets, and to
-// inherited ones.
-func (s *Socket) Relisten(always bool) error {
-	if s.backlog == 0 {
-		return nil
-	}
+func (s *Socket) relisten() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.fd < 0 {
-		return fmt.Errorf("cannot listen again on %s: %w", s.address, os.ErrClosed)
-	}
-	if !always {
-		if s.limit == 0 {
-			return nil
-		}
-		_, limit, listening, err := linux.ListenQueue(s.fd)
-		if err == nil && listening && limit >= s.limit {
-			return nil
-		}
+	if s.fd < 0 || !s.listens {
+		return nil
 	}
 	return s.listenAgain()
 }
@@ -289,7 +256,7 @@ func (s *Socket) close() error {
 		return nil
 	}
 	// The path first: as long as the socket is open its inode's number cannot be given to another.
-	err := s.unlink()
+	err := errors.Join(s.unlink(), s.removeSpare())
 	linux.Close(s.fd)
 	s.fd = -1
 	return err
@@ -300,11 +267,10 @@ func (s *Socket) unlink() error {
 	if s.file == nil {
 		return nil
 	}
-	now, err := os.Lstat(s.address.Path)
-	if err == nil && os.SameFile(now, s.file) {
-		err = os.Remove(s.address.Path)
+	if !s.isOwn(s.address.Path) {
+		return nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.Remove(s.address.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot remove the path of %s: %w", s.address, err)
 	}
 	return nil

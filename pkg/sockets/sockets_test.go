@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -236,8 +235,8 @@ func TestCloseClosesAndUnlinks(t *testing.T) {
 	if _, _, err := tcp.Queue(); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("Queue after Close: %v", err)
 	}
-	if err := tcp.Relisten(true); !errors.Is(err, os.ErrClosed) {
-		t.Errorf("Relisten after Close: %v", err)
+	if found := set.Tend(); len(found) > 0 {
+		t.Errorf("Tend after Close: %v", found)
 	}
 }
 
@@ -345,49 +344,6 @@ func TestBindErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
-// TestRevive: one copy of a socket was shut down, which is the end of all; the next client is served all the same.
-func TestRevive(t *testing.T) {
-	dir := shortDir(t)
-	set := bindAll(t, "127.0.0.1:0", "[::1]:0?backlog=10", dir+"/a", "udp://127.0.0.1:0", fmt.Sprintf("fd://%d", listener(t)))
-	if revived, err := set.Revive(); len(revived) > 0 || err != nil {
-		t.Errorf("all of them listen, but %v, %v", revived, err)
-	}
-	for _, s := range set.Sockets() {
-		other, err := syscall.Dup(s.FD())
-		if err != nil {
-			t.Fatal(err)
-		}
-		syscall.Shutdown(other, syscall.SHUT_RD)
-		syscall.Close(other)
-	}
-	tcp := set.Sockets()[:2]
-	for _, s := range tcp {
-		if _, err := net.Dial("tcp", strings.TrimPrefix(s.Bound()[4:], "://")); !errors.Is(err, syscall.ECONNREFUSED) {
-			t.Errorf("before: %v", err)
-		}
-	}
-	if revived, err := set.Revive(); !slices.Equal(revived, tcp) || err != nil {
-		t.Errorf("revived %v, %v", revived, err)
-	}
-	for _, s := range tcp {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(s.Bound()[4:], "://"))
-		if err != nil {
-			t.Errorf("after: %v", err)
-			continue
-		}
-		conn.Close()
-	}
-	if _, limit, err := tcp[1].Queue(); limit != 10 || err != nil {
-		t.Errorf("the limit is %d, %v", limit, err)
-	}
-	if err := set.Close(); err != nil {
-		t.Error(err)
-	}
-	if revived, err := set.Revive(); len(revived) > 0 || err != nil {
-		t.Errorf("after Close: %v, %v", revived, err)
-	}
-}
-
 func TestRelisten(t *testing.T) {
 	tests := []struct {
 		uri       string
@@ -405,6 +361,7 @@ func TestRelisten(t *testing.T) {
 			if err := syscall.Listen(s.FD(), int(test.app)); err != nil {
 				t.Fatal(err)
 			}
+			set.Tend()
 			if err := set.Relisten(); err != nil {
 				t.Fatal(err)
 			}
@@ -414,33 +371,18 @@ func TestRelisten(t *testing.T) {
 		})
 	}
 	t.Run("only when smaller", func(t *testing.T) {
-		s := bindAll(t, "127.0.0.1:0?backlog=10").Sockets()[0]
+		set := bindAll(t, "127.0.0.1:0?backlog=10")
+		s := set.Sockets()[0]
 		for _, app := range []int{10, 20} {
 			if err := syscall.Listen(s.FD(), app); err != nil {
 				t.Fatal(err)
 			}
-			if err := s.Relisten(false); err != nil {
-				t.Fatal(err)
+			if found := set.Tend(); len(found) > 0 {
+				t.Errorf("found %v", found)
 			}
 			if _, limit, _ := s.Queue(); int(limit) != app {
 				t.Errorf("the app's limit %d became %d", app, limit)
 			}
-		}
-	})
-	t.Run("after the app's shutdown", func(t *testing.T) {
-		set := bindAll(t, "127.0.0.1:0")
-		s := set.Sockets()[0]
-		if err := syscall.Shutdown(s.FD(), syscall.SHUT_RD); err != nil {
-			t.Fatal(err)
-		}
-		if _, _, err := s.Queue(); err == nil {
-			t.Error("a socket that does not listen has a queue")
-		}
-		if err := set.Relisten(); err != nil {
-			t.Fatal(err)
-		}
-		if _, limit, err := s.Queue(); int(limit) != somaxconn() || err != nil {
-			t.Errorf("it has a limit of %d, %v", limit, err)
 		}
 	})
 	t.Run("others", func(t *testing.T) {
@@ -450,8 +392,8 @@ func TestRelisten(t *testing.T) {
 			t.Error(err)
 		}
 		inherited := set.Sockets()[3]
-		if err := inherited.Relisten(true); err != nil {
-			t.Error(err)
+		if found := set.Tend(); len(found) > 0 {
+			t.Errorf("found %v", found)
 		}
 		if _, limit, err := inherited.Queue(); limit != 1 || err != nil {
 			t.Errorf("the inherited socket has a limit of %d, %v; want its own", limit, err)

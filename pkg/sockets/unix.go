@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+
 	"github.com/crankctl/crank/pkg/linux"
 )
 
@@ -25,7 +27,7 @@ var errAlive = errors.New("already served by a live process: stop it, or bind an
 //
 // Until the socket has its owner and mode it has fewer permissions than asked for, never more, and
 // a stream socket does not listen yet.
-func (s *Socket) openUnix() (err error) {
+func (s *Socket) openUnix(log logr.Logger) (err error) {
 	a := s.address
 	uid, err := userID(a.Options.User)
 	if err != nil {
@@ -51,6 +53,9 @@ func (s *Socket) openUnix() (err error) {
 	}
 	if s.file, err = os.Lstat(a.Path); err != nil {
 		return err
+	}
+	if err := s.keepSpare(); err != nil {
+		log.Info("a path that somebody removes cannot come back: no second name of it is possible", "address", a.String(), "cause", err.Error())
 	}
 	if uid < 0 && gid < 0 && s.file.Mode() == fs.ModeSocket|a.Options.Mode {
 		return nil // the umask has taken nothing

@@ -21,6 +21,7 @@ func (s *Supervisor) onChildren() {
 		}
 		if g := s.find(func(g *generation) bool { return g.live() && g.pid == e.PID }); g != nil {
 			s.onExit(g, e)
+			s.tend() // some damage what all share as the last thing that they do
 		}
 	}
 	if len(exits) > 0 && !s.lookAt.IsZero() {
@@ -202,6 +203,9 @@ func (s *Supervisor) expire(now time.Time) {
 	}
 	if due(s.lookAt) {
 		s.look()
+	}
+	if due(s.tendAt) {
+		s.tend()
 	}
 }
 

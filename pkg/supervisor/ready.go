@@ -95,6 +95,7 @@ func (s *Supervisor) candidateRuns(g *generation, child Child) {
 		s.become(g, Starting, describe(g.trigger, g.asker))
 	}
 	g.started = g.since
+	s.tendAt = g.since.Add(tendInterval)
 	g.deadline = time.Time{}
 	if limit := s.startLimit(g); limit > 0 {
 		g.deadline = time.Now().Add(limit)

@@ -148,7 +148,7 @@ func (s *Supervisor) whyNotReady() string {
 	case s.current != nil && s.current.watchdog.missed:
 		return fmt.Sprintf("generation %d missed its watchdog", s.current.n)
 	case s.current != nil:
-		return ""
+		return s.broken
 	case s.candidate != nil:
 		return fmt.Sprintf("generation %d is %v", s.candidate.n, s.candidate.state)
 	case !s.restart.at.IsZero():

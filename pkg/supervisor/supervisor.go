@@ -23,8 +23,10 @@ type Launcher interface {
 	// Reap takes the status of every process that has ended. none: there are no children left. It is called after a
 	// SIGCHLD, and at each tick.
 	Reap() (exits []proc.Exit, none bool)
-	// Tend is called at each tick unless crank is stopping: it sees to what the app may have done to what all share.
-	Tend()
+	// Tend restores what all generations share and one of them may have damaged. It returns what it could not restore, for the answer to
+	// why crank is not ready: without paths; empty: nothing. It is called at each tick unless crank is stopping, when a generation has ended,
+	// become current or failed as a candidate, and more often while there is a candidate.
+	Tend() (broken string)
 	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
 	// and counts them.
 	Strays(sig syscall.Signal) int
@@ -44,6 +46,9 @@ type Child interface {
 	Others(sig syscall.Signal) int
 	// Promote is called when the generation becomes current.
 	Promote()
+	// Failed is called when the generation has failed as a candidate, which may still run, or be closed: what it has changed of what
+	// all share is put back.
+	Failed()
 	// Tail returns the end of its stderr. It is called once, from a goroutine of its own, when the
 	// generation has failed: its main process may still run, and Close may have been called. It may block
 	// for a moment to let the last bytes arrive.
@@ -182,6 +187,8 @@ type Supervisor struct {
 	restart     restart
 	shutdown    *shutdown
 	lookAt      time.Time // when to look again for processes left behind
+	tendAt      time.Time // when to tend what all share again, before the next tick
+	broken      string    // what of it could not be restored; empty: nothing
 	lastTick    time.Time
 	reporting   int // reports that are on their way
 
@@ -278,9 +285,7 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 // onTicked is for what nobody tells: a main process that has another parent ends without a SIGCHLD.
 func (s *Supervisor) onTicked() {
 	s.onChildren()
-	if s.shutdown == nil {
-		s.launcher.Tend()
-	}
+	s.tend()
 }
 
 // flush publishes, then tells: whoever is told "ready" finds it so.
@@ -315,7 +320,7 @@ func (s *Supervisor) onTick(now time.Time) {
 
 // deadlines returns every point in time that expire acts upon.
 func (s *Supervisor) deadlines() []*time.Time {
-	all := []*time.Time{&s.restart.at, &s.lookAt}
+	all := []*time.Time{&s.restart.at, &s.lookAt, &s.tendAt}
 	for _, g := range s.generations() {
 		all = append(all, &g.deadline, &g.proveAt, &g.watchdog.due, &g.reload.deadline)
 	}

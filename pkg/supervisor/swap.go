@@ -286,6 +286,7 @@ func (s *Supervisor) promote(g *generation, cause string) {
 		old.swapID = g.swapID
 		s.leave(old, s.swapSignal(), s.stopLimit(old), "replaced by generation "+strconv.Itoa(g.n))
 	}
+	s.tend()
 	g.child.Promote() // it looks through all processes: the old one need not wait for that
 	saved := s.remember(g.cmd)
 	s.answer(g, "", Outcome{OK: true, Saved: saved})
@@ -339,6 +340,10 @@ func (s *Supervisor) failed(g *generation, reason, cause string) {
 		log.Error(nil, "generation failed")
 	}
 	g.failure = reason
+	if g.child != nil {
+		g.child.Failed()
+	}
+	s.tend()
 	s.report(g, reason, cause)
 	if s.shutdown != nil || reason == reasonReplaced || s.current != nil {
 		return
@@ -475,4 +480,5 @@ func describe(t Trigger, a Asker) string {
 func (s *Supervisor) remove(g *generation) {
 	s.leaving = slices.DeleteFunc(s.leaving, func(o *generation) bool { return o == g })
 	g.child.Close()
+	s.tend()
 }

@@ -46,6 +46,7 @@ type world struct {
 	outcomes map[int64]Outcome // by Ticket.ID
 	events   []Event
 	stopping bool // the shutdown is among the events
+	broken   bool // what all share is, by the events
 	missed   int  // the generation that missed its watchdog and was not alive again, by the events
 }
 
@@ -98,6 +99,8 @@ func (w *world) collect() {
 	for _, e := range events {
 		w.stopping = w.stopping || e.Kind == "shutdown"
 		switch {
+		case e.Kind == "broken", e.Kind == "mended":
+			w.broken = e.Kind == "broken"
 		case e.Kind == "missed":
 			w.missed = e.Generation
 		case e.Kind == "alive", e.To != "" && e.Generation == w.missed:
@@ -147,7 +150,7 @@ func (w *world) check() {
 	if !slices.IsSortedFunc(st.Generations, func(a, b GenerationStatus) int { return a.Generation - b.Generation }) {
 		w.t.Errorf("not in order: %s", w.states())
 	}
-	if want := current == 1 && !w.saidStopping(st.Current) && st.Current != w.missed && !st.Stopping; st.Ready != want {
+	if want := current == 1 && !w.saidStopping(st.Current) && st.Current != w.missed && !st.Stopping && !w.broken; st.Ready != want {
 		w.t.Errorf("Ready is %v (%s), want %v: %s", st.Ready, st.Reason, want, w.states())
 	}
 	for _, n := range w.kernel.probed() {
@@ -407,8 +410,10 @@ type kernel struct {
 	strays    int
 	straySig  []syscall.Signal
 	probes    []*child
-	failProbe error // of the next Probe
-	undying   bool  // KILL ends nothing, as in an uninterruptible sleep
+	failProbe error  // of the next Probe
+	broken    string // what Tend cannot restore
+	tended    int
+	undying   bool // KILL ends nothing, as in an uninterruptible sleep
 	wrong     []string
 }
 
@@ -505,7 +510,12 @@ func (k *kernel) Reap() ([]proc.Exit, bool) {
 	return exits, false
 }
 
-func (k *kernel) Tend() {}
+func (k *kernel) Tend() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.tended++
+	return k.broken
+}
 
 func (k *kernel) Strays(sig syscall.Signal) int {
 	k.mu.Lock()
@@ -628,6 +638,7 @@ type child struct {
 	mainEnded    bool     // as the kernel knows
 	gone, closed bool     // as crank has been told, and tells
 	promoted     bool
+	failed       bool  // crank has said so
 	refuses      error // the answer to every signal
 	tails        int
 	tailTakes    time.Duration
@@ -705,6 +716,13 @@ func (c *child) Promote() {
 	defer c.kernel.mu.Unlock()
 	c.mustNot(c.promoted || c.gone, "was promoted twice, or dead")
 	c.promoted = true
+}
+
+func (c *child) Failed() {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	c.mustNot(c.failed || c.promoted, "has failed twice, or after it was current")
+	c.failed = true
 }
 
 func (c *child) Tail() Tail {

@@ -1,0 +1,68 @@
+package launch
+
+import (
+	"strings"
+
+	"github.com/crankctl/crank/pkg/logging"
+	"github.com/crankctl/crank/pkg/sockets"
+)
+
+// What all generations share is the sockets. See sockets.Damage for what becomes of them.
+
+// Tend implements supervisor.Launcher.
+func (l *Launcher) Tend() (broken string) {
+	for _, d := range l.sockets.Tend() {
+		l.logRestored(d)
+	}
+	return l.logBroken()
+}
+
+// logRestored logs what was undone; what was not is for logBroken.
+func (l *Launcher) logRestored(d sockets.Damage, keysAndValues ...any) {
+	if d.Err == nil {
+		logging.Warn(l.cfg.Log, "shared socket restored", append([]any{"socket", d.Socket.Name(), "bound", d.Socket.Bound(), "cause", d.What}, keysAndValues...)...)
+	}
+}
+
+// logBroken logs once what could not be undone, and once that it is. It returns what is wrong.
+func (l *Launcher) logBroken() (broken string) {
+	now := map[string]bool{}
+	var all []string
+	for _, d := range l.sockets.Broken() {
+		now[d.String()] = true
+		if !l.broken[d.String()] {
+			logging.Warn(l.cfg.Log, "shared socket damaged; not ready", "socket", d.Socket.Name(), "bound", d.Socket.Bound(), "cause", d.What, "err", d.Err.Error())
+		}
+		all = append(all, d.Reason())
+	}
+	if len(l.broken) > 0 && len(now) == 0 {
+		l.cfg.Log.Info("shared sockets work again")
+	}
+	l.broken = now
+	return strings.Join(all, "; ")
+}
+
+// Failed implements supervisor.Child.
+func (ch *child) Failed() {
+	if ch.before == nil {
+		return // it is a check: it has no sockets
+	}
+	ch.failed = true
+	ch.l.Tend() // the path first: it has a mode
+	ch.putBack()
+}
+
+// putBack undoes what the candidate has changed of what is the app's own. It is called when the candidate fails, and again when
+// nothing of it is left, since it may have gone on; then only if no other was started meanwhile, whose own that may be.
+func (ch *child) putBack() {
+	for _, d := range ch.l.sockets.PutBack(ch.before) {
+		ch.l.logRestored(d, "generation", ch.generation)
+	}
+}
+
+// putBackLast is putBack when nothing of the candidate is left.
+func (ch *child) putBackLast() {
+	if ch.failed && ch.l.newest == ch.before {
+		ch.putBack()
+	}
+}

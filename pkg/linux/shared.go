@@ -1,0 +1,84 @@
+package linux
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Flags are what F_GETFL, F_GETOWN and F_GETSIG of fcntl(2) return: of an open file description, and so of all who share it.
+type Flags struct{ Status, Owner, Signal int }
+
+// settable are the status flags that F_SETFL can change (SETFL_MASK in fs/fcntl.c).
+const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME | unix.O_ASYNC
+
+// ReadFlags reads them.
+func ReadFlags(fd int) (f Flags, err error) {
+	for _, read := range []struct {
+		command int
+		to      *int
+	}{{unix.F_GETFL, &f.Status}, {unix.F_GETOWN, &f.Owner}, {unix.F_GETSIG, &f.Signal}} {
+		if *read.to, err = unix.FcntlInt(uintptr(fd), read.command, 0); err != nil {
+			return f, os.NewSyscallError("fcntl", err)
+		}
+	}
+	f.Status &= settable
+	return f, nil
+}
+
+// SetFlags sets what ReadFlags has read.
+func SetFlags(fd int, f Flags) error {
+	for _, set := range []struct{ command, value int }{{unix.F_SETFL, f.Status}, {unix.F_SETOWN, f.Owner}, {unix.F_SETSIG, f.Signal}} {
+		if _, err := unix.FcntlInt(uintptr(fd), set.command, set.value); err != nil {
+			return os.NewSyscallError("fcntl", err)
+		}
+	}
+	return nil
+}
+
+// HasPeer reports whether a socket is connected: then one for datagrams receives from that peer alone.
+func HasPeer(fd int) (bool, error) {
+	_, err := unix.Getpeername(fd)
+	switch {
+	case err == nil, errors.Is(err, unix.EAFNOSUPPORT): // a family that x/sys does not decode
+		return true, nil
+	case errors.Is(err, unix.ENOTCONN), errors.Is(err, unix.EINVAL):
+		return false, nil
+	}
+	return false, os.NewSyscallError("getpeername", err)
+}
+
+// Disconnect takes the peer from a socket (connect(2) with AF_UNSPEC). An address or a port that the kernel has chosen is given up
+// with it, and so is the binding to an interface (__udp_disconnect in net/ipv4/datagram.c).
+func Disconnect(fd int) error {
+	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	return os.NewSyscallError("connect AF_UNSPEC", retry(func() error {
+		_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nobody)), unsafe.Sizeof(nobody))
+		if errno != 0 {
+			return errno
+		}
+		return nil
+	}))
+}
+
+// IsShutDown reports whether somebody has ended the reception of a socket with shutdown(2), as poll(2) tells. An end of sending alone is
+// not to be seen.
+func IsShutDown(fd int) (bool, error) {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+	err := retry(func() error {
+		_, err := unix.Poll(poll, 0)
+		return err
+	})
+	return poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0, os.NewSyscallError("poll", err)
+}
+
+// RenameNew renames a file unless there is another one of the new name.
+func RenameNew(from, to string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
+		return &fs.PathError{Op: "rename", Path: to, Err: err}
+	}
+	return nil
+}
