@@ -39,7 +39,10 @@ func (c *crank) makeMetrics() {
 		NotifyKeys: notify.Keys(), ControlVerbs: server.Verbs(), ControlResults: server.Results,
 	}
 	for _, s := range c.sockets.Sockets() {
-		o.Listeners = append(o.Listeners, metrics.Listener{Name: cmp.Or(s.Address().Name, s.Bound()), Queue: s.Queue})
+		o.Listeners = append(o.Listeners, metrics.Listener{
+			Name: cmp.Or(s.Address().Name, s.Bound()), Queue: s.Queue,
+			Damage: func() (restored int64, broken bool) { return s.Restored(), len(s.Broken()) > 0 },
+		})
 	}
 	c.metrics = metrics.New(o)
 }

@@ -35,6 +35,8 @@ type Options struct {
 type Listener struct {
 	Name  string
 	Queue func() (length, limit uint32, err error) // an error: it has no queue to look into
+	// Damage returns how often crank has undone something that was done to it, and whether something is wrong that could not be.
+	Damage func() (restored int64, broken bool)
 }
 
 // Metrics is a registry with everything in the table. It is a supervisor.Observer. Its methods can be

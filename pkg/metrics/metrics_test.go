@@ -35,9 +35,16 @@ func options(st *supervisor.Status) Options {
 	queue := func(length, limit uint32, err error) func() (uint32, uint32, error) {
 		return func() (uint32, uint32, error) { return length, limit, err }
 	}
+	damage := func(restored int64, broken bool) func() (int64, bool) {
+		return func() (int64, bool) { return restored, broken }
+	}
 	return Options{
-		Status:         func() *supervisor.Status { return st },
-		Listeners:      []Listener{{"http", queue(3, 4096, nil)}, {"tcp://[::]:81", queue(0, 128, nil)}, {"dns", queue(0, 0, errors.ErrUnsupported)}},
+		Status: func() *supervisor.Status { return st },
+		Listeners: []Listener{
+			{"http", queue(3, 4096, nil), damage(2, false)},
+			{"tcp://[::]:81", queue(0, 128, nil), damage(0, false)},
+			{"dns", queue(0, 0, errors.ErrUnsupported), damage(0, true)},
+		},
 		MemoryHeadroom: func() (int64, bool) { return 64 << 20, true },
 		LogDropped:     func() int64 { return 2 },
 		NotifyKeys:     notify.Keys(), ControlVerbs: server.Verbs(), ControlResults: server.Results,
@@ -187,7 +194,7 @@ func TestNothingIsNew(t *testing.T) {
 func TestListenersOfOneName(t *testing.T) {
 	o := options(busy())
 	o.Listeners[1].Name = "http"
-	o.Listeners = append(o.Listeners, o.Listeners[0], Listener{"\xff", o.Listeners[0].Queue})
+	o.Listeners = append(o.Listeners, o.Listeners[0], Listener{"\xff", o.Listeners[0].Queue, o.Listeners[0].Damage})
 	text := page(t, New(o))
 	for _, name := range []string{"http", "http#2", "http#3", "?"} {
 		if !strings.Contains(text, fmt.Sprintf("crank_listener_queue_connections{listener=%q} ", name)) {
