@@ -134,9 +134,9 @@ $(GOLANGCI_LINT):
 	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv bin/golangci-lint $@
 
-## golden: write the generated documents again (docs/configuration.md, docs/metrics.md, docs/man)
+## golden: write the generated documents again (docs/configuration.md, docs/metrics.md, docs/sockets.md, docs/man)
 golden:
-	$(GO) test ./pkg/config ./pkg/metrics ./cmd/crankctl -update
+	$(GO) test ./pkg/config ./pkg/metrics ./pkg/sockets ./cmd/crankctl -update
 
 ## fuzz: each fuzz test for FUZZ executions (default 20000x)
 FUZZ ?= 20000x
