@@ -2,8 +2,10 @@
 package processes
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -47,10 +49,17 @@ func Zombies(pid int) []int {
 	})
 }
 
+// Name returns the name of the program that a process runs, cut off after 15 bytes (proc_pid_comm(5)); empty where it is gone.
+func Name(pid int) string {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return strings.TrimSpace(string(text))
+}
+
 // With returns the processes that have been started with a variable: "KEY=value".
 func With(variable string) (found []int) {
+	key, value, _ := strings.Cut(variable, "=")
 	for _, pid := range all() {
-		if slices.Contains(environ(pid), variable) {
+		if got, ok := lookup(pid, key); ok && got == value {
 			found = append(found, pid)
 		}
 	}
@@ -58,21 +67,40 @@ func With(variable string) (found []int) {
 }
 
 // Variable returns a variable that a process was started with; empty where it has none.
-func Variable(pid int, name string) string {
-	for _, variable := range environ(pid) {
-		if value, ok := strings.CutPrefix(variable, name+"="); ok {
-			return value
-		}
-	}
-	return ""
+func Variable(pid int, key string) string {
+	value, _ := lookup(pid, key)
+	return value
 }
 
-func environ(pid int) (variables []string) {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	for variable := range bytes.SplitSeq(text, []byte{0}) {
-		variables = append(variables, string(variable))
+// What is read of an environment. A process can make it look as long as its memory is (PR_SET_MM_MAP(2const)), and the tests look at
+// every process of the machine, strangers too. Tests look for short variables.
+const (
+	maxEnviron  = 1 << 20
+	maxVariable = 4 << 10
+)
+
+// lookup reads a process's environment up to the variable. One that is longer than maxVariable is not found.
+func lookup(pid int, key string) (value string, ok bool) {
+	file, err := os.Open(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return "", false
 	}
-	return variables
+	defer file.Close()
+	return find(io.LimitReader(file, maxEnviron), key)
+}
+
+func find(environ io.Reader, key string) (value string, ok bool) {
+	in := bufio.NewReaderSize(environ, maxVariable)
+	for whole := true; ; {
+		variable, err := in.ReadSlice(0)
+		if name, value, ok := bytes.Cut(variable, []byte{'='}); ok && whole && err == nil && string(name) == key {
+			return string(value[:len(value)-1]), true
+		}
+		if err != nil && err != bufio.ErrBufferFull {
+			return "", false
+		}
+		whole = err == nil // else what comes next is the rest of this one
+	}
 }
 
 func all() (pids []int) {

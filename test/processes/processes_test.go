@@ -1,10 +1,12 @@
 package processes
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -47,6 +49,49 @@ func TestLooks(t *testing.T) {
 	cmd.Wait()
 	if state, _ := Stat(pid); state != "" || len(Zombies(os.Getpid())) > 0 {
 		t.Errorf("it is gone, and in state %q", state)
+	}
+}
+
+// endless is an environment that never ends, of variables of a length.
+type endless struct {
+	length, read int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+		if e.read++; e.read%(e.length+1) == 0 {
+			p[i] = 0
+		}
+	}
+	return len(p), nil
+}
+
+// An environment may be as long as its process likes, and so may a variable. What is looked for is found behind a long one, and
+// little memory is used.
+func TestLongEnvironments(t *testing.T) {
+	long := "LONG=" + strings.Repeat("x", 3*maxVariable)
+	for environ, want := range map[string]string{
+		"A=1\x00KEY=value\x00":                         "value",
+		long + "\x00KEY=value\x00":                     "value",
+		long + "KEY=no\x00KEY=value\x00":               "value",
+		long[:maxVariable] + "KEY=no\x00KEY=value\x00": "value",
+		"KEY=" + long + "\x00":                         "",
+		"XKEY=no\x00KEY":                               "",
+		"":                                             "",
+	} {
+		if got, ok := find(strings.NewReader(environ), "KEY"); got != want || ok != (want != "") {
+			t.Errorf("%.20q: %q, %v, want %q", environ, got, ok, want)
+		}
+	}
+	for _, length := range []int{0, 10, 2 * maxEnviron} {
+		e := endless{length: length}
+		if allocated := testing.AllocsPerRun(1, func() { find(io.LimitReader(&e, maxEnviron), "KEY") }); allocated > 10 {
+			t.Errorf("variables of %d bytes: %v allocations", length, allocated)
+		}
+		if e.read > 2*maxEnviron {
+			t.Errorf("variables of %d bytes: %d bytes were read", length, e.read)
+		}
 	}
 }
 
