@@ -7,6 +7,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -47,6 +48,7 @@ type options struct {
 	stderr                           string
 	orphan                           bool
 	orders
+	damage
 }
 
 func (o *options) flags() *flag.FlagSet {
@@ -82,6 +84,7 @@ func (o *options) flags() *flag.FlagSet {
 	fs.StringVar(&o.stderr, "stderr", "", "write this `text` and a newline to stderr")
 	fs.BoolVar(&o.orphan, "orphan", false, "internal: be one of -orphans")
 	o.orders.flags(fs)
+	o.damage.flags(fs)
 	return fs
 }
 
@@ -125,15 +128,18 @@ func run(args []string) int {
 	return 0
 }
 
-func (o options) run() error {
+func (o *options) run() error {
 	ctx, stop := o.asked()
 	defer stop()
 	o.print()
-	if err := startOrphans(o); err != nil {
+	if err := startOrphans(*o); err != nil {
 		return err
 	}
 	o.dieLater()
 	if err := o.followOrder(); err != nil {
+		return err
+	}
+	if err := errors.Join(o.hold(), o.do(atStart)); err != nil {
 		return err
 	}
 	if !o.exitSettling {
@@ -153,10 +159,13 @@ func (o options) run() error {
 		}
 		s.start(ctx)
 	}
+	if err := o.do(atReady); err != nil {
+		return err
+	}
 	<-ctx.Done()
 	err = s.wait()
 	await(context.Background(), o.leaveWhen)
-	return err
+	return errors.Join(err, o.do(atEnd))
 }
 
 // asked returns a context that ends when the app is asked to end. What it prints of a signal is printed before that.

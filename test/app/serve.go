@@ -139,8 +139,12 @@ func (s *server) serveEcho(ctx context.Context) error {
 		accepting.Go(func() {
 			for {
 				conn, err := ln.Accept()
-				if err != nil {
+				if errors.Is(err, net.ErrClosed) {
 					return
+				}
+				if err != nil { // another generation has shut it down, and crank has it listen again
+					time.Sleep(5 * time.Millisecond)
+					continue
 				}
 				conns.Go(func() {
 					defer conn.Close()

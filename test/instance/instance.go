@@ -88,12 +88,17 @@ func (i *Instance) find() {
 	_, i.Address, _ = strings.Cut(info.Sockets[0].Bound, "://")
 }
 
+// Try runs a verb, and returns what it wrote on stdout.
+func (i *Instance) Try(args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return exec.CommandContext(ctx, filepath.Join(i.bin, "crankctl"), append([]string{"-prefix", i.prefix}, args...)...).Output()
+}
+
 // Crankctl runs a verb, which must succeed, and returns what it wrote on stdout.
 func (i *Instance) Crankctl(args ...string) []byte {
 	i.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(i.bin, "crankctl"), append([]string{"-prefix", i.prefix}, args...)...).Output()
+	out, err := i.Try(args...)
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) {
@@ -110,6 +115,18 @@ func (i *Instance) Terminate() {
 	if err := i.process.Process.Signal(syscall.SIGTERM); err != nil {
 		i.t.Fatal(err)
 	}
+}
+
+// PID is crank's own.
+func (i *Instance) PID() int { return i.process.Process.Pid }
+
+// Log returns what crank has logged so far, and what its app wrote.
+func (i *Instance) Log() string {
+	log, err := os.ReadFile(filepath.Join(i.prefix, "log"))
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return string(log)
 }
 
 // Ended is closed when crank has ended.

@@ -1,0 +1,437 @@
+// Package shared has a real candidate, or app, do to the sockets of a real crank what spoils them for all generations.
+package shared
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/test/instance"
+	"github.com/crankctl/crank/test/ports"
+	"github.com/crankctl/crank/test/programs"
+)
+
+const patience = 2 * time.Minute
+
+var bin string
+
+func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
+
+// crank is an instance with a socket of each kind, which the test holds as well.
+type crank struct {
+	*instance.Instance
+	t       *testing.T
+	dir     string
+	http    string
+	sockets map[string]*socket
+}
+
+// socket is one of them.
+type socket struct {
+	number        int // in the app
+	network, addr string
+	fd            int // the test's own, of the same open file description
+}
+
+// numbers are the descriptors of the sockets in the app.
+var numbers = map[string]int{"tcp": 3, "udp": 4, "ephemeral": 5, "unix": 6, "unixgram": 7, "unixpacket": 8}
+
+func start(t *testing.T, app ...string) *crank {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "s") // short: the path of a socket has 107 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	port := ports.Unused()
+	c := &crank{t: t, dir: dir, http: ports.Unused(), sockets: map[string]*socket{
+		"tcp": {network: "tcp4"}, "udp": {network: "udp4", addr: "127.0.0.1:" + port}, "ephemeral": {network: "udp4"},
+		"unix": {network: "unix", addr: dir + "/a"}, "unixgram": {network: "unixgram", addr: dir + "/b"}, "unixpacket": {network: "unixpacket", addr: dir + "/c"},
+	}}
+	flags := []string{"-name", "app", "-http", "127.0.0.1:" + c.http,
+		"-bind", "udp=udp4://127.0.0.1:" + port, "-bind", "ephemeral=udp4://127.0.0.1:0",
+		"-bind", "unix=unix://" + dir + "/a?backlog=64", "-bind", "unixgram=unixgram://" + dir + "/b", "-bind", "unixpacket=unixpacket://" + dir + "/c?backlog=64"}
+	c.Instance = instance.Start(t, bin, flags, append([]string{"app", "-serve", "echo"}, app...)...)
+	c.take()
+	return c
+}
+
+// take gets the test a descriptor of each socket that crank holds (pidfd_getfd(2)).
+func (c *crank) take() {
+	c.t.Helper()
+	pidfd, err := unix.PidfdOpen(c.PID(), 0)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.PID()))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var info control.Info
+	c.decode(&info, "info")
+	for _, s := range info.Sockets {
+		name := s.Name
+		if name == "unknown" {
+			name = "tcp"
+		}
+		_, addr, _ := strings.Cut(s.Bound, "://")
+		c.sockets[name].addr, c.sockets[name].number, c.sockets[name].fd = addr, s.FD, -1
+	}
+	for _, e := range entries {
+		var number int
+		fmt.Sscan(e.Name(), &number)
+		fd, err := unix.PidfdGetfd(pidfd, number, 0)
+		if err != nil {
+			continue
+		}
+		if s := c.find(fd); s != nil && s.fd < 0 {
+			s.fd = fd
+			c.t.Cleanup(func() { unix.Close(fd) })
+			continue
+		}
+		unix.Close(fd)
+	}
+	for name, s := range c.sockets {
+		if s.fd < 0 || s.number != numbers[name] {
+			c.t.Fatalf("%s: %+v was not found", name, s)
+		}
+	}
+}
+
+// find returns the socket that a descriptor is.
+func (c *crank) find(fd int) *socket {
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return nil
+	}
+	kind, _ := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	for _, s := range c.sockets {
+		switch at := name.(type) {
+		case *unix.SockaddrInet4:
+			if fmt.Sprintf("127.0.0.1:%d", at.Port) == s.addr && (kind == unix.SOCK_STREAM) == (s.network == "tcp4") {
+				return s
+			}
+		case *unix.SockaddrUnix:
+			if at.Name == s.addr {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// look is all that the test can see of a socket, so that what is the same is as it was.
+func (s *socket) look() string {
+	var text strings.Builder
+	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
+	fmt.Fprintf(&text, "flags %#o %v", flags, err)
+	listens, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	fmt.Fprintf(&text, " listens %d %v", listens, err)
+	buffer, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	fmt.Fprintf(&text, " buffer %d %v", buffer, err)
+	timeout, err := unix.GetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO)
+	fmt.Fprintf(&text, " timeout %v %v", *timeout, err)
+	ttl, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MINTTL)
+	fmt.Fprintf(&text, " ttl %d %v", ttl, err)
+	peer, err := unix.Getpeername(s.fd)
+	fmt.Fprintf(&text, " peer %v %v", peer, errors.Is(err, unix.ENOTCONN) || errors.Is(err, unix.EINVAL))
+	if s.network == "tcp4" {
+		info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		fmt.Fprintf(&text, " backlog %d %v", info.Sacked, err)
+	}
+	if filepath.IsAbs(s.addr) {
+		info, err := os.Lstat(s.addr)
+		if err == nil {
+			fmt.Fprintf(&text, " path %v %v", info.Mode(), info.ModTime())
+		} else {
+			fmt.Fprintf(&text, " path %v", err)
+		}
+	}
+	return text.String()
+}
+
+// serves is one client, which must be answered.
+func (s *socket) serves() error {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	if s.network == "unixgram" {
+		own := filepath.Join(filepath.Dir(s.addr), fmt.Sprint("client", time.Now().UnixNano()))
+		dialer.LocalAddr = &net.UnixAddr{Name: own, Net: "unixgram"}
+		defer os.Remove(own)
+	}
+	conn, err := dialer.Dial(s.network, s.addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	if _, err := conn.Write([]byte("x")); err != nil {
+		return err
+	}
+	n, err := conn.Read(make([]byte, 8))
+	if err == nil && n != 1 {
+		err = fmt.Errorf("%d bytes", n)
+	}
+	return err
+}
+
+func (c *crank) decode(to any, verb ...string) {
+	c.t.Helper()
+	if err := json.Unmarshal(c.Crankctl(append(verb, "-o", "json")...), to); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// current is the generation that serves, and its process.
+func (c *crank) current() string {
+	c.t.Helper()
+	var info control.Info
+	c.decode(&info, "info")
+	if info.Current == nil {
+		return "none"
+	}
+	return fmt.Sprintf("generation %d (pid %d)", info.Current.Generation, info.Current.PID)
+}
+
+// candidate is one that fails.
+func (c *crank) candidate(args ...string) {
+	c.t.Helper()
+	if out, err := c.Try(append([]string{"run", "-wait", "--", "app", "-serve", "echo"}, args...)...); err == nil {
+		c.t.Fatalf("the candidate did not fail: %s", out)
+	}
+}
+
+// get asks -http.
+func (c *crank) get(path string) string {
+	c.t.Helper()
+	r, err := http.Get("http://127.0.0.1:" + c.http + path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return fmt.Sprintln(r.StatusCode) + string(body)
+}
+
+// eventually fails the test unless wrong comes to return nothing.
+func eventually(t *testing.T, wrong func() string) {
+	t.Helper()
+	said := ""
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if said = wrong(); said == "" {
+			return
+		}
+	}
+	t.Fatal(said)
+}
+
+// isAsBefore waits until a socket is, and its clients are served by the same process.
+func (c *crank) isAsBefore(name, before, current string) {
+	c.t.Helper()
+	s := c.sockets[name]
+	eventually(c.t, func() string {
+		if now := s.look(); now != before {
+			return fmt.Sprintf("it is  %s\nit was %s", now, before)
+		}
+		return ""
+	})
+	if err := s.serves(); err != nil {
+		c.t.Errorf("a client of %s: %v", s.addr, err)
+	}
+	if now := c.current(); now != current {
+		c.t.Errorf("now %s serves, %s did", now, current)
+	}
+}
+
+// everything is each thing that can be done to each socket and can be undone.
+var everything = []struct {
+	what    string
+	sockets []string
+}{
+	{"listen", []string{"tcp", "unix", "unixpacket"}},
+	{"unlink", []string{"unix", "unixgram", "unixpacket"}},
+	{"chmod", []string{"unix", "unixgram", "unixpacket"}},
+	{"connect", []string{"udp", "unixgram"}},
+	{"shutdown", []string{"tcp"}},
+	{"flags", []string{"tcp", "udp", "unix", "unixgram"}},
+	{"timeout", []string{"tcp", "udp", "unix"}},
+	{"buffer", []string{"tcp", "udp", "unix"}},
+	{"minttl", []string{"tcp", "udp"}},
+	{"filter", []string{"tcp", "udp", "unixgram"}},
+}
+
+// TestCandidate: what a candidate has done that fails is undone, and the generation that serves does not notice. Each is done twice: by one that exits
+// at once, and by one that is aborted, and lives when it fails.
+func TestCandidate(t *testing.T) {
+	c := start(t)
+	current := c.current()
+	for _, e := range everything {
+		for _, name := range e.sockets {
+			t.Run(e.what+" "+name, func(t *testing.T) {
+				c.t = t
+				before := c.sockets[name].look()
+				what := fmt.Sprintf("%s@%d", e.what, numbers[name])
+				c.candidate("-damage", what, "-exit", "3")
+				c.isAsBefore(name, before, current)
+				c.hasRoom(name)
+
+				c.candidate("-damage", what, "-fail", "out of order", "-drain", "1s")
+				c.isAsBefore(name, before, current)
+				c.hasRoom(name)
+				if ready := c.get("/readyz"); !strings.HasPrefix(ready, "200") {
+					t.Errorf("crank is not ready: %s", ready)
+				}
+			})
+		}
+	}
+	if metrics := c.get("/metrics"); !strings.Contains(metrics, "crank_listener_broken{listener=\"unix\"} 0") || strings.Contains(metrics, "crank_listener_restored_total{listener=\"unix\"} 0\n") {
+		t.Errorf("the metrics say nothing of it:\n%s", metrics)
+	}
+	if log := c.Log(); !strings.Contains(log, `"level":"WARN","msg":"shared socket restored"`) {
+		t.Error("the log says nothing of it")
+	}
+}
+
+// hasRoom checks that as many clients find room in the queue of a unix socket, of which nothing shows the backlog, as it was bound with: with
+// the app stopped.
+func (c *crank) hasRoom(name string) {
+	c.t.Helper()
+	kind := map[string]int{"unix": unix.SOCK_STREAM, "unixpacket": unix.SOCK_SEQPACKET}[name]
+	if kind == 0 {
+		return
+	}
+	eventually(c.t, func() string {
+		var info control.Info
+		c.decode(&info, "info")
+		unix.Kill(info.Current.PID, unix.SIGSTOP)
+		defer unix.Kill(info.Current.PID, unix.SIGCONT)
+		for i := range 60 {
+			fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return err.Error()
+			}
+			defer unix.Close(fd)
+			if err := unix.Connect(fd, &unix.SockaddrUnix{Name: c.sockets[name].addr}); err != nil {
+				return fmt.Sprintf("client %d of 60: %v", i, err)
+			}
+		}
+		return ""
+	})
+}
+
+// TestApp: what the app itself does that serves is undone where it breaks what must always hold, and is its own else.
+func TestApp(t *testing.T) {
+	for _, e := range everything {
+		for _, name := range e.sockets {
+			invariant := e.what == "listen" || e.what == "unlink" || e.what == "connect" || e.what == "shutdown"
+			if !invariant && e.what != "flags" && e.what != "timeout" {
+				continue
+			}
+			t.Run(e.what+" "+name, func(t *testing.T) {
+				t.Parallel()
+				c := start(t)
+				before := c.sockets[name].look()
+				args := []string{"run", "-wait", "--", "app", "-serve", "echo", "-damage", fmt.Sprintf("%s@%d", e.what, numbers[name])}
+				c.Crankctl(append(args, "-damage-at", "ready")...)
+				c.Crankctl("wait", "-idle")
+				if invariant {
+					c.isAsBefore(name, before, c.current())
+					c.hasRoom(name)
+					return
+				}
+				own := c.sockets[name].look()
+				if own == before {
+					t.Error("the app did nothing: this shows nothing")
+				}
+				c.candidate("-exit", "3") // another that fails has not done it
+				if now := c.sockets[name].look(); now != own {
+					t.Errorf("it is  %s\nit was %s", now, own)
+				}
+			})
+		}
+	}
+}
+
+// TestOldOneCleansUp: an old generation removes the path when it ends in good order, as Python's asyncio does since 3.13.
+func TestOldOneCleansUp(t *testing.T) {
+	for _, name := range []string{"unix", "unixgram", "unixpacket"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t, "-damage", fmt.Sprint("unlink@", numbers[name]), "-damage-at", "end")
+			before := c.sockets[name].look()
+			c.Crankctl("run", "-wait", "--", "app", "-serve", "echo")
+			c.Crankctl("wait", "-idle")
+			c.isAsBefore(name, before, c.current())
+		})
+	}
+}
+
+// TestReported: what nobody can undo is said everywhere, and crank is not ready.
+func TestReported(t *testing.T) {
+	for _, e := range []struct {
+		what, name, reason string
+		lines              int // of the log
+	}{
+		{"shutdown", "unix", "it was shut down for everybody", 1},
+		{"shutdown", "unixgram", "it was shut down for everybody", 1},
+		{"shutdown", "udp", "it was shut down for everybody", 1},
+		{"connect", "ephemeral", "it had a peer", 1},
+		{"replace", "unix", "its path was taken", 1},
+		{"lock-filter", "tcp", "SO_LOCK_FILTER was changed", 2}, // the other is the filter
+	} {
+		t.Run(e.what+" "+e.name, func(t *testing.T) {
+			t.Parallel()
+			c := start(t)
+			current, s := c.current(), c.sockets[e.name]
+			before := s.look()
+			c.candidate("-damage", fmt.Sprintf("%s@%d", e.what, numbers[e.name]), "-exit", "3")
+			if now := c.current(); now != current {
+				t.Errorf("now %s serves, %s did", now, current)
+			}
+			eventually(t, func() string {
+				if ready := c.get("/readyz"); !strings.HasPrefix(ready, "503") || !strings.Contains(ready, e.reason) {
+					return "readyz: " + ready
+				}
+				return ""
+			})
+			if out, err := c.Try("status"); err == nil || !strings.Contains(string(out), e.reason) {
+				t.Errorf("status: %v, %s", err, out)
+			}
+			label := e.name
+			if label == "tcp" { // it was given no name
+				label = "unknown" // sd_listen_fds(3)
+			}
+			if metrics := c.get("/metrics"); !strings.Contains(metrics, fmt.Sprintf("crank_listener_broken{listener=%q} 1", label)) {
+				t.Errorf("metrics:\n%s", metrics)
+			}
+			if log := c.Log(); strings.Count(log, `"level":"WARN","msg":"shared socket damaged; not ready"`) != e.lines {
+				t.Errorf("the log does not say it once:\n%s", log)
+			}
+			if e.what != "replace" {
+				return
+			}
+			if content, err := os.ReadFile(s.addr); string(content) != "not a socket\n" {
+				t.Errorf("what has taken the path was touched: %q, %v", content, err)
+			}
+			if err := os.Remove(s.addr); err != nil {
+				t.Fatal(err)
+			}
+			c.Crankctl("wait", "-ready")
+			c.isAsBefore(e.name, before, current)
+		})
+	}
+}
