@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -196,12 +197,22 @@ type listener struct {
 
 func (l *listener) Accept() (net.Conn, error) {
 	l.began()
-	conn, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	for {
+		conn, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			return l.accepted(conn), nil
+		case errors.Is(err, errNotListening):
+			time.Sleep(acceptPause)
+		default:
+			return nil, err
+		}
 	}
-	return l.accepted(conn), nil
 }
+
+// errNotListening is accept(2)'s where another generation, which has the socket as well, has ended it with shutdown(2). crank has it listen
+// again.
+const errNotListening = syscall.EINVAL
 
 // hook makes srv tell c of its connections and requests.
 func (c *conns) hook(srv *http.Server) {

@@ -39,7 +39,7 @@ func (s Server) ServeTCP(ctx context.Context, handle func(leaving context.Contex
 					defer p.conn.Close()
 					handle(p.leaving, accepted)
 				}()
-			case errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE):
+			case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE), errors.Is(err, errNotListening):
 				time.Sleep(acceptPause)
 			default:
 				return err
@@ -48,5 +48,5 @@ func (s Server) ServeTCP(ctx context.Context, handle func(leaving context.Contex
 	})
 }
 
-// acceptPause is the wait where there is no descriptor for another connection.
+// acceptPause is the wait where there is no descriptor for another connection, or the socket does not listen.
 const acceptPause = 50 * time.Millisecond

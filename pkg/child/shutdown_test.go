@@ -1,0 +1,76 @@
+//go:build linux
+
+package child
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestServeOutlivesShutdown: a candidate that fails may end the shared socket with shutdown(2); crank has it listen again, and
+// the generation that serves accepts as before.
+func TestServeOutlivesShutdown(t *testing.T) {
+	for name, serve := range map[string]func(ctx context.Context, ln net.Listener) error{
+		"HTTP": func(ctx context.Context, ln net.Listener) error {
+			return Server{Quiet: true}.Serve(ctx, &http.Server{}, ln)
+		},
+		"TCP": func(ctx context.Context, ln net.Listener) error {
+			return Server{Quiet: true}.ServeTCP(ctx, func(_ context.Context, conn net.Conn) { conn.Write([]byte("HTTP/1.1 404 \r\n\r\n")) }, ln)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := net.Listen("tcp4", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(context.Background())
+			defer stop()
+			ended := make(chan error, 1)
+			go func() { ended <- serve(ctx, ln) }()
+			get := func() error {
+				client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+				r, err := client.Get("http://" + ln.Addr().String())
+				if err == nil {
+					err = r.Body.Close()
+				}
+				return err
+			}
+			if err := get(); err != nil {
+				t.Fatal(err)
+			}
+			raw, err := ln.(*net.TCPListener).SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := &syscall.SockaddrInet4{Port: ln.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
+			for _, act := range []func(fd int) error{
+				func(fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) },
+				func(fd int) error { return syscall.Bind(fd, name) }, // its port was given up, since the kernel had chosen it
+				func(fd int) error { return syscall.Listen(fd, 10) },
+			} {
+				select {
+				case err := <-ended:
+					t.Fatalf("it has ended: %v", err)
+				case <-time.After(2 * acceptPause): // time enough to accept in vain
+				}
+				if err := raw.Control(func(fd uintptr) { err = act(int(fd)) }); err != nil {
+					t.Fatal(err)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := get(); err != nil {
+				t.Error(err)
+			}
+			stop()
+			if err := <-ended; err != nil {
+				t.Errorf("its end: %v", err)
+			}
+		})
+	}
+}
