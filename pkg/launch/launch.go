@@ -53,9 +53,9 @@ type Launcher struct {
 	stdout, stderr *output.Destination
 	nowhere        *output.Destination // of what probes write
 	null           int
-	ownOOMScore    string            // see oomScore
-	broken         map[string]bool   // what was logged of sockets that cannot be restored
-	newest         *sockets.Snapshot // before the newest generation was started
+	ownOOMScore    string          // see oomScore
+	broken         map[string]bool // what was logged of sockets that cannot be restored
+	newest         *snapshot       // before the newest generation was started
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -106,11 +106,11 @@ func (l *Launcher) Close(grace time.Duration) {
 type child struct {
 	l           *Launcher
 	generation  int
-	launched    *proc.Process     // what crank has started
-	main        *proc.Process     // the same, unless MAINPID named another
-	before      *sockets.Snapshot // of what it shares, before it was started; nil: it has no sockets
-	failed      bool              // as a candidate
-	receiver    *notify.Receiver  // nil: it is a check or a probe, which has nothing to say
+	launched    *proc.Process    // what crank has started
+	main        *proc.Process    // the same, unless MAINPID named another
+	before      *snapshot        // of what it shares, before it was started; nil: it has no sockets
+	failed      bool             // as a candidate
+	receiver    *notify.Receiver // nil: it is a check or a probe, which has nothing to say
 	streams     *output.Streams
 	oomRaised   bool
 	hasTerminal bool
@@ -124,7 +124,7 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 			l.cfg.Log.Info("warning: "+err.Error(), "generation", n)
 		}
 	}
-	ch := &child{l: l, generation: n, before: l.sockets.Snapshot()}
+	ch := &child{l: l, generation: n, before: l.snapshot()}
 	l.newest = ch.before
 	var err error
 	ch.streams, err = output.Start(l.cfg.Output, output.Options{

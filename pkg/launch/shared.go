@@ -1,13 +1,32 @@
 package launch
 
 import (
+	"fmt"
 	"strings"
 
+	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/sockets"
 )
 
-// What all generations share is the sockets. See sockets.Damage for what becomes of them.
+// What all generations share is the sockets, and crank's own standard descriptors, where the app has them. See sockets.Damage for what
+// becomes of the former.
+
+// snapshot is what belongs to the app of all that is shared, before a candidate is started.
+type snapshot struct {
+	sockets  *sockets.Snapshot
+	standard [stderr + 1]linux.Flags
+	known    [stderr + 1]bool
+}
+
+func (l *Launcher) snapshot() *snapshot {
+	s := &snapshot{sockets: l.sockets.Snapshot()}
+	for fd := range s.standard {
+		flags, err := linux.ReadFlags(fd)
+		s.standard[fd], s.known[fd] = flags, err == nil
+	}
+	return s
+}
 
 // Tend implements supervisor.Launcher.
 func (l *Launcher) Tend() (broken string) {
@@ -55,8 +74,19 @@ func (ch *child) Failed() {
 // putBack undoes what the candidate has changed of what is the app's own. It is called when the candidate fails, and again when
 // nothing of it is left, since it may have gone on; then only if no other was started meanwhile, whose own that may be.
 func (ch *child) putBack() {
-	for _, d := range ch.l.sockets.PutBack(ch.before) {
+	for _, d := range ch.l.sockets.PutBack(ch.before.sockets) {
 		ch.l.logRestored(d, "generation", ch.generation)
+	}
+	for fd, was := range ch.before.standard {
+		now, err := linux.ReadFlags(fd)
+		if err != nil || !ch.before.known[fd] || now == was {
+			continue
+		}
+		logging.Warn(ch.l.cfg.Log, "shared descriptor restored", "fd", fd, "generation", ch.generation,
+			"cause", fmt.Sprintf("its flags were changed (F_SETFL of fcntl(2): %#o instead of %#o)", now.Status, was.Status))
+		if err := linux.SetFlags(fd, was); err != nil {
+			ch.l.cfg.Log.Error(err, "cannot restore a descriptor", "fd", fd)
+		}
 	}
 }
 

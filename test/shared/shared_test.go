@@ -135,8 +135,7 @@ func (c *crank) find(fd int) *socket {
 // look is all that the test can see of a socket, so that what is the same is as it was.
 func (s *socket) look() string {
 	var text strings.Builder
-	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
-	fmt.Fprintf(&text, "flags %#o %v", flags, err)
+	text.WriteString(s.flags())
 	listens, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
 	fmt.Fprintf(&text, " listens %d %v", listens, err)
 	buffer, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
@@ -304,6 +303,37 @@ func TestCandidate(t *testing.T) {
 	if log := c.Log(); !strings.Contains(log, `"level":"WARN","msg":"shared socket restored"`) {
 		t.Error("the log says nothing of it")
 	}
+}
+
+// TestStandardDescriptors: stdout is shared as well.
+func TestStandardDescriptors(t *testing.T) {
+	c := start(t)
+	pidfd, err := unix.PidfdOpen(c.PID(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	stdout, err := unix.PidfdGetfd(pidfd, 1, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(stdout)
+	before := (&socket{fd: stdout}).flags()
+	c.candidate("-damage", "flags@1", "-exit", "3")
+	eventually(t, func() string {
+		if now := (&socket{fd: stdout}).flags(); now != before {
+			return fmt.Sprintf("%s, before %s", now, before)
+		}
+		return ""
+	})
+	if log := c.Log(); !strings.Contains(log, `"msg":"shared descriptor restored"`) {
+		t.Error("the log says nothing of it")
+	}
+}
+
+func (s *socket) flags() string {
+	flags, err := unix.FcntlInt(uintptr(s.fd), unix.F_GETFL, 0)
+	return fmt.Sprintf("flags %#o %v", flags, err)
 }
 
 // hasRoom checks that as many clients find room in the queue of a unix socket, of which nothing shows the backlog, as it was bound with: with
