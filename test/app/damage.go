@@ -32,7 +32,7 @@ func (d *damage) flags(fs *flag.FlagSet) {
 	}
 	slices.Sort(names)
 	fs.StringVar(&d.what, "damage", "", "`what` to do to a shared socket, as listen@3: "+strings.Join(names, ", "))
-	fs.StringVar(&d.when, "damage-at", atStart, "`when`: "+atStart+", "+atReady+" (after READY), "+atEnd+" (when drained)")
+	fs.StringVar(&d.when, "damage-at", atStart, "`when`: "+atStart+", "+atReady+" (after READY), "+atEnd+" (when drained), order (by -order damage)")
 }
 
 // hold duplicates the descriptor: the server closes its own.

@@ -136,10 +136,13 @@ func (o *options) run() error {
 		return err
 	}
 	o.dieLater()
+	if err := o.hold(); err != nil {
+		return err
+	}
 	if err := o.followOrder(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.hold(), o.do(atStart)); err != nil {
+	if err := o.do(atStart); err != nil {
 		return err
 	}
 	if !o.exitSettling {

@@ -21,7 +21,7 @@ func (o *orders) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.readyWhen, "ready-when", "", "say READY once this `file` exists")
 	fs.StringVar(&o.leaveWhen, "leave-when", "", "once drained, do not end before this `file` exists")
 	fs.StringVar(&o.order, "order", "", "`what` to do on -order-when, without it before READY: "+
-		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), stop (SIGSTOP), flood (notifications from two senders while the file exists)")
+		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), stop (SIGSTOP), damage (what -damage says), flood (notifications from two senders while the file exists)")
 	fs.StringVar(&o.orderWhen, "order-when", "", "the `file` whose existence is the order")
 	fs.IntVar(&o.killAtReady, "kill-at-ready", 0, "with READY, kill the process of this `pid`")
 }
@@ -60,6 +60,8 @@ func (o options) carryOut() error {
 		}
 		_, err = between.Wait()
 		return err
+	case "damage":
+		return o.do(o.damage.when)
 	case "flood":
 		go o.flood()
 		o.flood()
