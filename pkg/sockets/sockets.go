@@ -6,9 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -175,9 +173,8 @@ func (set *Set) Relisten() error {
 // chosen (tcp_disconnect; getsockname(2) still shows it), and listen(2) alone would then choose another.
 func (s *Socket) listenAgain() error {
 	var err error
-	if slices.Contains(tcpNetworks, s.bound.Network) {
-		host, _ := netip.ParseAddr(s.bound.Host) // getsockname(2) has said it
-		err = linux.BindInet(s.fd, netip.AddrPortFrom(host, uint16(s.bound.Port)))
+	if at, ok := s.inetAddress(); ok {
+		err = linux.BindInet(s.fd, at)
 	}
 	if err == nil || errors.Is(err, syscall.EINVAL) { // it has its port still
 		err = linux.Listen(s.fd, s.backlog)

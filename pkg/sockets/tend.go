@@ -3,6 +3,7 @@ package sockets
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"syscall"
@@ -57,9 +58,10 @@ func (set *Set) Broken() (all []Damage) {
 // invariants look at one thing each, and restore it. what is empty where it holds.
 var invariants = []func(*Socket) (what string, err error){
 	(*Socket).keepFamily,
+	(*Socket).keepPeerless,
+	(*Socket).keepAddress,
 	(*Socket).keepListening,
 	(*Socket).keepBacklog,
-	(*Socket).keepPeerless,
 	(*Socket).keepOpen,
 	(*Socket).keepPath,
 }
@@ -193,6 +195,29 @@ func (s *Socket) keepPeerless() (what string, err error) {
 		return what, linux.SetOption(s.fd, linux.BoundDevice, s.device)
 	}
 	return what, nil
+}
+
+// keepAddress: who disconnects a socket whose port the kernel has chosen gives that up, and may bind the socket to another one. It is bound
+// again as long as it has none, and nobody else has its port.
+func (s *Socket) keepAddress() (what string, err error) {
+	was, ok := s.inetAddress()
+	if peer, err := linux.HasPeer(s.fd); !ok || err != nil || peer {
+		return "", nil
+	}
+	now, _, err := linux.SocketName(s.fd)
+	if err != nil || now == was {
+		return "", nil
+	}
+	return fmt.Sprintf("it was bound to port %d (connect(2) with AF_UNSPEC gives a port up that the kernel has chosen)", now.Port()), linux.BindInet(s.fd, was)
+}
+
+// inetAddress is where a TCP or UDP socket was bound.
+func (s *Socket) inetAddress() (at netip.AddrPort, ok bool) {
+	if !s.isTCP() && !strings.HasPrefix(s.bound.Network, "udp") {
+		return at, false
+	}
+	host, err := netip.ParseAddr(s.bound.Host) // getsockname(2) has said it
+	return netip.AddrPortFrom(host, uint16(s.bound.Port)), err == nil
 }
 
 var errShutDown = errors.New("the kernel has no way back: restart crank, and have the app close its copy instead of shutdown(2)")

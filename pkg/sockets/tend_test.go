@@ -225,6 +225,30 @@ func TestPeerStaysWhereThePortWouldBeLost(t *testing.T) {
 	}
 }
 
+// TestAddressIsRestored: the port that the kernel has chosen is given up with a disconnection, and the socket may be bound to another one.
+func TestAddressIsRestored(t *testing.T) {
+	set := bindAll(t, "udp4://127.0.0.1:0")
+	s := set.Sockets()[0]
+	if err := linux.Disconnect(another(t, s)); err != nil {
+		t.Fatal(err)
+	}
+	if err := exchange(t, s); err == nil {
+		t.Error("it still has its port: this shows nothing")
+	}
+	wantRestored(t, set, "it was bound to port 0")
+	if err := exchange(t, s); err != nil {
+		t.Error(err)
+	}
+	set = bindAll(t, "udp4://127.0.0.1:0")
+	s = set.Sockets()[0]
+	if err := errors.Join(linux.Disconnect(s.FD()), syscall.Bind(s.FD(), &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})); err != nil {
+		t.Fatal(err)
+	}
+	if got := set.Tend(); len(got) != 1 || got[0].Err == nil || len(set.Broken()) != 1 {
+		t.Errorf("bound elsewhere: %v", got)
+	}
+}
+
 // TestShutDownIsReported: nobody can revive these.
 func TestShutDownIsReported(t *testing.T) {
 	dir := shortDir(t)
