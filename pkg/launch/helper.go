@@ -72,7 +72,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 }
 
 // Members returns the processes of generation n that run, besides its probes; the main one is the first. It may be
-// called from any goroutine.
+// called from any goroutine but the supervisor's, and blocks as Owner does.
 func (l *Launcher) Members(n int) []int {
 	l.mu.Lock()
 	ch := l.children[n]
@@ -86,6 +86,3 @@ func (l *Launcher) Members(n int) []int {
 	}
 	return pids
 }
-
-// Owner returns the generation that a process belongs to; 0: to none. It may be called from any goroutine.
-func (l *Launcher) Owner(pid int) int { return l.owner(lineage(pid), pid) }

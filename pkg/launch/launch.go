@@ -61,6 +61,8 @@ type Launcher struct {
 	children map[int]*child // by generation
 	probes   map[int]*child // by pid
 	heldBack []proc.Exit
+	claims   *claims
+	missed   missed      // by strays
 	wake     func()      // makes the supervisor call Reap again
 	alone    bool        // there was no child at all at the last Reap
 	blind    atomic.Bool // it could not look for processes the last time, for want of descriptors
@@ -74,6 +76,7 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 		cfg.Observe = func([]string, bool) {}
 	}
 	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}, probes: map[int]*child{}}
+	l.claims = newClaims(cfg.Name, wake)
 	l.stdout, l.stderr = output.Destinations(stdout, stderr)
 	var err error
 	l.null, err = syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
@@ -96,6 +99,7 @@ func (l *Launcher) Close(grace time.Duration) {
 	case <-done:
 	case <-time.After(grace):
 	}
+	l.claims.close()
 	linux.Close(l.null)
 	if l.cfg.NotifyDir != "" {
 		_ = syscall.Rmdir(l.cfg.NotifyDir) // if it is empty
@@ -114,7 +118,8 @@ type child struct {
 	streams     *output.Streams
 	oomRaised   bool
 	hasTerminal bool
-	warned      bool // of READY from a process that LISTEN_PID does not name; used by onNotice alone
+	missed      missed // by its other processes
+	warned      bool   // of READY from a process that LISTEN_PID does not name; used by onNotice alone
 }
 
 // Launch implements supervisor.Launcher.
@@ -259,6 +264,7 @@ func (ch *child) onNotice(from notify.Sender, m notify.Message) {
 		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "uid", from.UID, "cause", why)
 		return
 	}
+	ch.l.resolve(m.MainPID)
 	if m.Ready {
 		ch.warnOfWrapper(from, m)
 	}
@@ -335,18 +341,6 @@ func (ch *child) Promote() {
 	}
 	if err := ch.l.sockets.Relisten(); err != nil {
 		ch.l.cfg.Log.Error(err, "cannot set the backlog again", "generation", ch.generation)
-	}
-}
-
-func (ch *child) restoreOOMScore() {
-	pids := []int{ch.PID()}
-	for _, e := range ch.members() {
-		pids = append(pids, e.PID)
-	}
-	for _, pid := range pids {
-		if err := proc.SetOOMScoreAdj(pid, ch.l.oomScore()); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
-			ch.l.cfg.Log.Error(err, "cannot give the OOM score back: the kernel's first choice stays this process", "generation", ch.generation, "pid", pid)
-		}
 	}
 }
 

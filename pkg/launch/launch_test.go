@@ -32,6 +32,13 @@ import (
 // files as well, since the launcher gives them this process's stdin.
 
 func TestMain(m *testing.M) {
+	if what := os.Getenv(disguised); what != "" {
+		if err := beDisguised(what); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if err := errors.Join(linux.CloseOnExecFrom(3), linux.SetSubreaper()); err != nil {
 		panic(err)
 	}

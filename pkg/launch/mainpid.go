@@ -48,7 +48,7 @@ func (ch *child) setMain(pid int) error {
 		if !ok || e.Zombie {
 			return os.ErrProcessDone
 		}
-		if l.owner(t, pid) != ch.generation {
+		if l.look(t).owner(pid).generation != ch.generation { // what it claims is known: see resolve
 			return errStranger
 		}
 		var err error
@@ -161,8 +161,10 @@ func (ch *child) warnOfWrapper(from notify.Sender, m notify.Message) {
 	if !ok || e.Zombie || slices.Contains(messengers, program) {
 		return
 	}
-	if own, _ := proc.Environ(from.PID, "LISTEN_PID"); own == strconv.Itoa(from.PID) {
-		return // it was started with crankctl exec
+	cl := ch.l.claims.ask(e)
+	cl.wait()
+	if _, own, ok := cl.says(); !ok || own == strconv.Itoa(from.PID) {
+		return // it was started with crankctl exec, as far as is known
 	}
 	ch.warned = true
 	ch.l.cfg.Log.Info("warning: the process that said READY=1 is not the one that LISTEN_PID names, so it may have ignored the sockets: "+

@@ -85,7 +85,7 @@ func TestDaemon(t *testing.T) {
 		if e := b.reap(launched); e.Code != 0 || ch.main.IsGone() {
 			t.Fatalf("%v; the main process is gone: %v", e, ch.main.IsGone())
 		}
-		if got := b.owner(lineage(main), main); got != 1 {
+		if got := b.Owner(main); got != 1 {
 			t.Errorf("the main process belongs to %d", got)
 		}
 		if n := ch.Others(0); n != 0 {

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"cmp"
 	"os"
 	"strconv"
 	"syscall"
@@ -13,89 +14,174 @@ import (
 // group or session of one of them; all descendants of those; and, for one that has left the group and lost its parents, the one that
 // CRANK_GENERATION names in the environment that it was executed with.
 
-// owner returns the generation that pid belongs to; 0: to none.
-func (l *Launcher) owner(t proc.Table, pid int) int {
-	self := os.Getpid()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	last := 0
-	for range len(t) + 1 {
-		e, ok := t[pid]
-		if !ok || pid == self {
-			break
-		}
-		for n, ch := range l.children {
-			if heads(ch.main, t, e) || ch.launched != ch.main && heads(ch.launched, t, e) {
-				return n
-			}
-		}
-		if probe := l.probeOf(e); probe != nil {
-			return probe.generation
-		}
-		last, pid = pid, e.Parent
-	}
-	if pid != self || last == 0 {
-		return 0
-	}
-	return l.claimed(last)
+// look is what is known of processes at a moment: for each of them, once, to which generation it belongs. It is for one goroutine.
+type look struct {
+	table   proc.Table
+	claims  *claims
+	heads   map[int]head // by the number of a main, launched or probe process, which is that of its group and session as well
+	alive   map[int]bool // generations that can own a process
+	found   map[int]belonging
+	pending []*claim // that were asked for and are not answered yet
 }
 
-// heads reports whether e is p, or of the process group or session that p has made. A process that has the
-// number of p after its end is another one, and so is its group.
-func heads(p *proc.Process, t proc.Table, e proc.Entry) bool {
-	id := p.PID()
-	if _, taken := t[id]; taken && p.IsGone() {
-		return false
+// head is whose a process, a group or a session is.
+type head struct {
+	generation int
+	probe      bool
+}
+
+// belonging is what was found out of a process.
+type belonging struct {
+	generation int  // 0: none
+	unknown    bool // whose it is depends on a claim that is not answered yet
+	within     bool // it descends from crank
+}
+
+// look takes who heads what at this moment.
+func (l *Launcher) look(t proc.Table) *look {
+	k := &look{table: t, claims: l.claims, heads: map[int]head{}, alive: map[int]bool{}, found: map[int]belonging{}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for main, probe := range l.probes {
+		k.heads[main] = head{probe.generation, true}
 	}
-	return e.PID == id || e.Group == id || e.Session == id
+	for n, ch := range l.children {
+		k.alive[n] = true
+		k.heading(ch.launched, n)
+		k.heading(ch.main, n)
+	}
+	return k
+}
+
+// heading has p head a generation. A process that has the number of p after its end is another one, and so is its group.
+func (k *look) heading(p *proc.Process, generation int) {
+	_, exists := k.table[p.PID()]
+	if _, known := k.heads[p.PID()]; !p.IsGone() || !exists && !known {
+		k.heads[p.PID()] = head{generation: generation}
+	}
+}
+
+// head returns what a process itself, its group or its session says.
+func (k *look) head(e proc.Entry) (h head, ok bool) {
+	for _, id := range []int{e.PID, e.Group, e.Session} {
+		if h, ok = k.heads[id]; ok {
+			return h, true
+		}
+	}
+	return head{}, false
 }
 
 // isProbe reports whether a process is a probe, or belongs to one.
-func (l *Launcher) isProbe(e proc.Entry) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.probeOf(e) != nil
+func (k *look) isProbe(e proc.Entry) bool {
+	h, _ := k.head(e)
+	return h.probe
 }
 
-// probeOf returns the probe that a process is, or belongs to. mu is held.
-func (l *Launcher) probeOf(e proc.Entry) *child {
-	for main, probe := range l.probes {
-		if e.PID == main || e.Group == main || e.Session == main {
-			return probe
+// owner finds out whose a process is. It does not block.
+func (k *look) owner(pid int) (b belonging) {
+	self := os.Getpid()
+	var path []int // from pid up to where the answer is
+	for {
+		e, ok := k.table[pid]
+		if !ok || pid == self {
+			break
 		}
+		if b, ok = k.found[pid]; ok {
+			break
+		}
+		path = append(path, pid)
+		k.found[pid] = belonging{} // a table is not of one moment: parents may form a ring
+		if h, ok := k.head(e); ok {
+			b = belonging{generation: h.generation, within: true}
+			break
+		}
+		if e.Parent == self {
+			b = k.claimed(e)
+			break
+		}
+		pid = e.Parent
 	}
-	return nil
+	for _, pid := range path {
+		k.found[pid] = b
+	}
+	return b
 }
 
-// claimed returns the generation that an adopted process says it was started for.
-func (l *Launcher) claimed(pid int) int {
-	value, ok := proc.Environ(pid, "CRANK_GENERATION")
-	if !ok {
-		return 0
+// claimed is what an adopted process says it was started for. Where nobody can own it, it is not asked.
+func (k *look) claimed(e proc.Entry) belonging {
+	if len(k.alive) == 0 {
+		return belonging{within: true}
 	}
-	n, err := strconv.Atoi(value)
-	if name, _ := proc.Environ(pid, "CRANK_NAME"); err != nil || name != l.cfg.Name || l.children[n] == nil {
-		return 0
+	cl := k.claims.ask(e)
+	if cl.pending() {
+		k.pending = append(k.pending, cl)
+		return belonging{unknown: true, within: true}
 	}
-	return n
+	n, _, _ := cl.says()
+	if !k.alive[n] {
+		n = 0
+	}
+	return belonging{generation: n, within: true}
 }
 
-// members returns the processes of the generation besides the main one and those of its probes; none where they cannot be seen.
-func (ch *child) members() []proc.Entry {
-	all, _ := ch.lookForMembers()
-	return all
+// settle waits for the claims that are not answered, claimTimeout at most, and forgets what was found without them. It is not for the
+// supervisor's goroutine.
+func (k *look) settle() {
+	for _, cl := range k.pending {
+		cl.wait()
+	}
+	if k.pending != nil {
+		k.found, k.pending = map[int]belonging{}, nil
+	}
 }
 
-// lookForMembers is members; known is false where crank had not the means to look, and is to try again.
-func (ch *child) lookForMembers() (all []proc.Entry, known bool) {
-	main := ch.mainPID()
-	t, known := ch.l.processes()
-	for pid, e := range t {
-		if !e.Zombie && pid != main && !ch.l.isProbe(e) && ch.l.owner(t, pid) == ch.generation {
+// Owner returns the generation that a process belongs to; 0: to none. It may be called from any goroutine but the supervisor's: it waits
+// for what the process claims, claimTimeout at most.
+func (l *Launcher) Owner(pid int) int {
+	k := l.look(lineage(pid))
+	if k.owner(pid).unknown {
+		k.settle()
+	}
+	return k.owner(pid).generation
+}
+
+// members returns the processes of a generation besides its main one and those of its probes, and those of which it is not known yet
+// whether they are.
+func (k *look) members(generation, main int) (all, unknown []proc.Entry) {
+	for pid, e := range k.table {
+		if e.Zombie || pid == main || k.isProbe(e) {
+			continue
+		}
+		switch b := k.owner(pid); {
+		case b.unknown:
+			unknown = append(unknown, e)
+		case b.generation == generation:
 			all = append(all, e)
 		}
 	}
-	return all, known
+	return all, unknown
+}
+
+// members returns the processes of the generation besides the main one and those of its probes; none where they cannot be seen. It waits
+// for what orphans claim, claimTimeout at most, and is not for the supervisor's goroutine.
+func (ch *child) members() []proc.Entry {
+	main := ch.mainPID()
+	t, _ := ch.l.processes()
+	k := ch.l.look(t)
+	all, unknown := k.members(ch.generation, main)
+	if unknown != nil {
+		k.settle()
+		all, _ = k.members(ch.generation, main)
+	}
+	return all
+}
+
+// membersNow is members for the supervisor's goroutine: it does not wait. unknown are those that may belong to the generation. known is
+// false where crank had not the means to look.
+func (ch *child) membersNow() (all, unknown []proc.Entry, known bool) {
+	t, known := ch.l.processes()
+	all, unknown = ch.l.look(t).members(ch.generation, ch.mainPID())
+	return all, unknown, known
 }
 
 // processes reads all; known is false where crank had not the means to, which is logged once, until it has them again.
@@ -111,53 +197,75 @@ func (l *Launcher) processes() (t proc.Table, known bool) {
 	return nil, !proc.Exhausted(err)
 }
 
-// Others implements supervisor.Child. Where crank cannot look it says that there is one, so that it is asked again.
+// Others implements supervisor.Child. Where crank does not see all it says that there is one more, so that it is asked again.
 func (ch *child) Others(sig syscall.Signal) int {
 	if ch.l.alone {
 		return 0
 	}
-	members, known := ch.lookForMembers()
-	if !known {
-		return 1
-	}
-	ch.l.signalAll(members, sig)
-	return len(members)
+	return ch.l.signalAll(&ch.missed, sig, ch.membersNow)
 }
 
-// Strays implements supervisor.Launcher; where crank cannot look, as Others.
+// Strays implements supervisor.Launcher; where crank does not see all, as Others.
 func (l *Launcher) Strays(sig syscall.Signal) int {
 	if l.alone {
 		return 0
 	}
-	t, known := l.processes()
-	if !known {
-		return 1
-	}
-	var strays []proc.Entry
-	self := os.Getpid()
-	for pid, e := range t {
-		if !e.Zombie && pid != self && t.Within(pid, self) && l.owner(t, pid) == 0 {
-			strays = append(strays, e)
-		}
-	}
-	l.signalAll(strays, sig)
-	return len(strays)
+	return l.signalAll(&l.missed, sig, l.strays)
 }
 
-func (l *Launcher) signalAll(entries []proc.Entry, sig syscall.Signal) {
+// strays returns the processes that belong to no generation, as membersNow.
+func (l *Launcher) strays() (all, unknown []proc.Entry, known bool) {
+	t, known := l.processes()
+	k := l.look(t)
+	for pid, e := range t {
+		switch b := k.owner(pid); {
+		case e.Zombie:
+		case b.unknown:
+			unknown = append(unknown, e)
+		case b.within && b.generation == 0:
+			all = append(all, e)
+		}
+	}
+	return all, unknown, known
+}
+
+// missed are signals that were due when crank could not see for whom.
+type missed struct {
+	one map[identity]syscall.Signal // for a process, if it turns out to be one of those that were meant
+	all syscall.Signal              // for all of them; 0: none
+}
+
+// signalAll signals (unless sig is 0) the processes that are meant, also with what they have missed, and counts them; all that may be
+// meant count as one.
+func (l *Launcher) signalAll(m *missed, sig syscall.Signal, meant func() (all, unknown []proc.Entry, known bool)) int {
+	all, unknown, known := meant()
+	if !known {
+		m.all = cmp.Or(sig, m.all)
+		return 1
+	}
+	for _, e := range all {
+		l.signal(e, cmp.Or(sig, m.one[identityOf(e)], m.all))
+	}
+	one := map[identity]syscall.Signal{}
+	for _, e := range unknown {
+		one[identityOf(e)] = cmp.Or(sig, m.one[identityOf(e)], m.all)
+	}
+	*m = missed{one: one}
+	return len(all) + min(len(unknown), 1)
+}
+
+func (l *Launcher) signal(e proc.Entry, sig syscall.Signal) {
 	if sig == 0 {
 		return
 	}
-	for _, e := range entries {
-		if err := proc.SignalEntry(e, sig); err != nil {
-			l.cfg.Log.Error(err, "cannot signal a process", "pid", e.PID)
-		}
+	if err := proc.SignalEntry(e, sig); err != nil {
+		l.cfg.Log.Error(err, "cannot signal a process", "pid", e.PID)
 	}
 }
 
 // strange returns why a message on the sockets of generation n does not count; empty: it does. A
 // sender that is dead already cannot be looked up, and is fine: the socket's address is secret. Where it is not, an abstract
-// one, only crank's own user and root may send without being known to be of the generation.
+// one, only crank's own user and root may send without being known to be of the generation. It blocks as Owner does.
 func (l *Launcher) strange(n int, from notify.Sender) string {
 	switch from.PID {
 	case 0:
@@ -172,8 +280,7 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 	if known {
 		return ""
 	}
-	t := lineage(from.PID)
-	switch owner := l.owner(t, from.PID); {
+	switch owner := l.Owner(from.PID); {
 	case owner == n:
 		return ""
 	case owner != 0:
@@ -195,4 +302,20 @@ func lineage(pid int) proc.Table {
 		t[pid], pid = e, e.Parent
 	}
 	return t
+}
+
+// resolve has it known what a process and its ancestors claim, for the supervisor's goroutine, which cannot wait for it: when that asks
+// whose the process is, its parents may have ended. It blocks for claimTimeout at most, where pid is a descendant of crank's.
+func (l *Launcher) resolve(pid int) {
+	t, self := lineage(pid), os.Getpid()
+	if !t.Within(pid, self) {
+		return
+	}
+	var all []*claim
+	for ; pid != self; pid = t[pid].Parent {
+		all = append(all, l.claims.ask(t[pid]))
+	}
+	for _, cl := range all {
+		cl.wait()
+	}
 }

@@ -2,12 +2,15 @@ package launch
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 
+	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/proc"
 )
 
@@ -32,10 +35,11 @@ func (l *Launcher) Room() error {
 	return fmt.Errorf("the memory limit leaves %d MiB, and the generation that serves has %d MiB: with two of them the kernel may end the whole container", free>>20, need>>20)
 }
 
-// memory returns the resident memory of the generation's main process and all that belongs to it.
+// memory returns the resident memory of the generation's main process and all that is known to belong to it.
 func (ch *child) memory() int64 {
 	total := proc.ResidentBytes(ch.PID())
-	for _, e := range ch.members() {
+	members, _, _ := ch.membersNow()
+	for _, e := range members {
 		total += proc.ResidentBytes(e.PID)
 	}
 	return total
@@ -50,7 +54,7 @@ func MemoryHeadroom() (free int64, ok bool) {
 func memoryHeadroom(root, self string) (free int64, ok bool) {
 	dir := root
 	// In a container the cgroup namespace makes the own group the root ("0::/").
-	if b, err := os.ReadFile(self); err == nil {
+	if b, err := readSmall(self); err == nil {
 		for line := range strings.Lines(string(b)) {
 			if own, found := strings.CutPrefix(strings.TrimSpace(line), "0::"); found {
 				dir = path.Join(root, own)
@@ -68,8 +72,17 @@ func memoryHeadroom(root, self string) (free int64, ok bool) {
 	return limit - used + statField(path.Join(dir, "memory.stat"), "inactive_file"), true
 }
 
+// maxSmall is more than any file of a cgroup is long that is read here: memory.stat has some sixty lines.
+const maxSmall = 16 << 10
+
+func readSmall(path string) ([]byte, error) {
+	b := make([]byte, maxSmall)
+	n, err := linux.ReadOnce(path, b)
+	return b[:max(n, 0)], err
+}
+
 func readNumber(file string) (int64, bool) {
-	b, err := os.ReadFile(file)
+	b, err := readSmall(file)
 	if err != nil {
 		return 0, false
 	}
@@ -78,7 +91,7 @@ func readNumber(file string) (int64, bool) {
 }
 
 func statField(file, field string) int64 {
-	b, err := os.ReadFile(file)
+	b, err := readSmall(file)
 	if err != nil {
 		return 0
 	}
@@ -89,4 +102,29 @@ func statField(file, field string) int64 {
 		}
 	}
 	return 0
+}
+
+// restoreOOMScore gives the generation's processes crank's own score; those that are not known to belong to it yet get it later, from a
+// goroutine of its own.
+func (ch *child) restoreOOMScore() {
+	score := ch.l.oomScore()
+	members, unknown, _ := ch.membersNow()
+	ch.setOOMScore(ch.PID(), score)
+	for _, e := range members {
+		ch.setOOMScore(e.PID, score)
+	}
+	if unknown == nil {
+		return
+	}
+	ch.l.closing.Go(func() {
+		for _, e := range ch.members() {
+			ch.setOOMScore(e.PID, score)
+		}
+	})
+}
+
+func (ch *child) setOOMScore(pid int, score string) {
+	if err := proc.SetOOMScoreAdj(pid, score); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+		ch.l.cfg.Log.Error(err, "cannot give the OOM score back: the kernel's first choice stays this process", "generation", ch.generation, "pid", pid)
+	}
 }

@@ -168,38 +168,6 @@ func startShell(t *testing.T, script string) *started {
 	})
 }
 
-// TestEnvironOfNew: Start returns when the program has got its memory, a moment before the kernel shows its environment.
-func TestEnvironOfNew(t *testing.T) {
-	for range 300 {
-		p := startShellWith(t, "kill -STOP $$", func(s *Spec) { s.Env = []string{"MARK=yes"} })
-		if mark, _ := Environ(p.PID(), "MARK"); mark != "yes" {
-			t.Errorf("MARK is %q", mark)
-		}
-		if err := p.Signal(syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		p.wait(t)
-	}
-}
-
-// TestEnvironEmpty: one that is empty is not waited for, since the kernel shows where it ends.
-func TestEnvironEmpty(t *testing.T) {
-	p := startShellWith(t, "echo; kill -STOP $$", func(s *Spec) { s.Env = nil })
-	if _, err := p.out.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	if hasEnviron(p.PID()) {
-		t.Error("it is taken for one that has an environment")
-	}
-	if _, ok := Environ(p.PID(), "MARK"); ok {
-		t.Error("it has a MARK")
-	}
-	if err := p.Signal(syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	p.wait(t)
-}
-
 func TestOwnPID(t *testing.T) {
 	for _, c := range []struct{ listen, watchdog bool }{{}, {true, false}, {false, true}, {true, true}} {
 		p := start(t, func(s *Spec) { s.ListenPID, s.WatchdogPID = c.listen, c.watchdog }, "env")
@@ -545,8 +513,8 @@ func TestTree(t *testing.T) {
 	if e.Parent != os.Getpid() || e.Session != orphan || e.Zombie || !table.Within(orphan, os.Getpid()) || table.Within(os.Getpid(), orphan) {
 		t.Errorf("the orphan is %+v", e)
 	}
-	if mark, ok := Environ(orphan, "MARK"); !ok || mark != "yes" {
-		t.Errorf("MARK is %q", mark)
+	if values, err := Environ(orphan, "MARK"); err != nil || values["MARK"] != "yes" {
+		t.Errorf("MARK is %q, %v", values, err)
 	}
 	stale := e
 	stale.Start++

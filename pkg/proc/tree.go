@@ -3,10 +3,10 @@ package proc
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"strconv"
 	"syscall"
-	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
 )
@@ -27,31 +27,49 @@ func Exhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
-// Processes reads /proc. Processes that come or go meanwhile may be missed; none is for want of descriptors.
+// Processes reads /proc: one line of each process, and no more. Processes that come or go meanwhile may be missed; none is for want of
+// descriptors.
 func Processes() (Table, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
 		return nil, err
 	}
 	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	t := make(Table, len(names))
+	t := Table{}
 	line := make([]byte, maxStat)
-	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil {
-			e, ok, err := lookup(pid, line)
-			if Exhausted(err) {
-				return nil, err
-			}
-			if ok {
-				t[pid] = e
-			}
+	for {
+		names, err := dir.Readdirnames(namesAtATime)
+		if err := t.add(names, line); err != nil {
+			return nil, err
+		}
+		if err == io.EOF {
+			return t, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
-	return t, nil
+}
+
+// namesAtATime is how many entries of a directory of /proc are in memory at a time.
+const namesAtATime = 512
+
+// add reads the processes among these names into line, one after the other.
+func (t Table) add(names []string, line []byte) error {
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		e, ok, err := lookup(pid, line)
+		if Exhausted(err) {
+			return err
+		}
+		if ok {
+			t[pid] = e
+		}
+	}
+	return nil
 }
 
 // Lookup reads one process; ok is false where it does not exist or /proc hides it.
@@ -113,46 +131,20 @@ func (t Table) Within(pid, root int) bool {
 	return false
 }
 
-// Environ returns a variable of the environment that pid was executed with. For a moment of execve(2) there is none to be read, which
-// it waits out, for some milliseconds at most.
-func Environ(pid int, key string) (string, bool) {
-	path := "/proc/" + strconv.Itoa(pid) + "/environ"
-	b, err := os.ReadFile(path)
-	for try := 0; err == nil && len(b) == 0 && try < 10 && hasEnviron(pid); try++ {
-		time.Sleep(time.Millisecond)
-		b, err = os.ReadFile(path)
-	}
-	if err != nil {
-		return "", false
-	}
-	for entry := range bytes.SplitSeq(b, []byte{0}) {
-		if k, v, ok := bytes.Cut(entry, []byte{'='}); ok && string(k) == key {
-			return string(v), true
-		}
-	}
-	return "", false
-}
+// maxSmall is more than the other files of a process are long that crank reads: comm, statm, oom_score_adj.
+const maxSmall = 256
 
-// hasEnviron reports whether a process that has shown no environment has one: the kernel shows none until it has set where that ends
-// (fields 50 and 51 of proc_pid_stat(5), env_start and env_end), the last of what it sets. A zombie has none.
-func hasEnviron(pid int) bool {
-	line := make([]byte, maxStat)
-	n, err := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/stat", line)
-	if err != nil {
-		return false
-	}
-	f := statFields(line[:n])
-	if len(f) < 49 || f[0][0] == 'Z' || f[0][0] == 'X' {
-		return false
-	}
-	start, end := string(f[47]), string(f[48])
-	return end == "0" || start != end
+// readSmall reads a file of at most maxSmall bytes.
+func readSmall(path string) ([]byte, error) {
+	b := make([]byte, maxSmall)
+	n, err := linux.ReadOnce(path, b)
+	return b[:max(n, 0)], err
 }
 
 // Name returns the name of the program that pid runs, cut off after 15 bytes (proc_pid_comm(5)); empty
 // where it is gone.
 func Name(pid int) string {
-	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	b, _ := readSmall("/proc/" + strconv.Itoa(pid) + "/comm")
 	return string(bytes.TrimSuffix(b, []byte("\n")))
 }
 
@@ -181,13 +173,13 @@ func SetOOMScoreAdj(pid int, score string) error {
 
 // OOMScoreAdj reads crank's own.
 func OOMScoreAdj() (string, error) {
-	b, err := os.ReadFile("/proc/self/oom_score_adj")
+	b, err := readSmall("/proc/self/oom_score_adj")
 	return string(bytes.TrimSpace(b)), err
 }
 
 // ResidentBytes returns how much memory a process uses, shared pages included; 0 where it is gone.
 func ResidentBytes(pid int) int64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	b, err := readSmall("/proc/" + strconv.Itoa(pid) + "/statm")
 	if err != nil {
 		return 0
 	}

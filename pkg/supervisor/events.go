@@ -24,8 +24,8 @@ func (s *Supervisor) onChildren() {
 			s.tend() // some damage what all share as the last thing that they do
 		}
 	}
-	if len(exits) > 0 && !s.lookAt.IsZero() {
-		s.lookWithin(lookSoon) // what was left behind may be gone now
+	if !s.lookAt.IsZero() {
+		s.lookWithin(lookSoon) // what was left behind may be gone, or known, by now
 	}
 }
 
