@@ -29,6 +29,9 @@ const (
 	shutdownGrace = 100 * time.Millisecond
 )
 
+// deadAfter is how long the loop may go without a tick; it ticks every second.
+const deadAfter = 30 * time.Second
+
 // probes is every probe and what it looks at: 200 if nothing of it fails, else 503.
 var probes = []struct {
 	path   string
@@ -55,7 +58,12 @@ type check struct {
 var (
 	// loop is about crank alone. The app never fails it: a container that is killed because a new
 	// generation is slow loses the one that serves.
-	loop = check{"loop", func(s *Server, _ *supervisor.Status) string { return s.pulse.failed() }}
+	loop = check{"loop", func(s *Server, _ *supervisor.Status) string {
+		if stalled := s.Supervisor.Stalled(); stalled >= deadAfter {
+			return fmt.Sprintf("the supervisor's loop has not ticked for %v", stalled.Truncate(time.Second))
+		}
+		return ""
+	}}
 
 	current = check{"current", func(_ *Server, st *supervisor.Status) string {
 		switch {
@@ -85,7 +93,7 @@ var (
 // Supervisor is what probes need of supervisor.Supervisor, whose comments apply.
 type Supervisor interface {
 	Status() *supervisor.Status
-	LastTick() time.Time
+	Stalled() time.Duration
 }
 
 // Options are what a Server works with. Only Supervisor is required.
@@ -98,13 +106,12 @@ type Options struct {
 // Server answers from the supervisor's snapshot: nothing that a client does reaches its loop.
 type Server struct {
 	Options
-	http  *http.Server
-	pulse pulse
+	http *http.Server
 }
 
 // New returns a server; Serve starts it.
 func New(o Options) *Server {
-	s := &Server{Options: o, pulse: pulse{lastTick: o.Supervisor.LastTick}}
+	s := &Server{Options: o}
 	s.http = &http.Server{
 		Handler:        s,
 		ReadTimeout:    ReadTimeout,
@@ -119,8 +126,6 @@ func New(o Options) *Server {
 // Serve answers on l until Close, and closes l. It always returns an error, http.ErrServerClosed
 // after Close.
 func (s *Server) Serve(l *Listener) error {
-	stop := s.pulse.start()
-	defer stop()
 	return s.http.Serve(l)
 }
 

@@ -170,5 +170,6 @@ func (s *Supervisor) Events(seq int64) ([]Event, <-chan struct{}) { return s.his
 // Done is closed when Run has returned.
 func (s *Supervisor) Done() <-chan struct{} { return s.done }
 
-// LastTick returns when the loop last showed that it runs; it ticks every second.
-func (s *Supervisor) LastTick() time.Time { return time.Unix(0, s.beat.Load()) }
+// Stalled returns for how long the loop has not shown that it runs, which it does every second. The time in which the whole process did not
+// run does not count. It never blocks.
+func (s *Supervisor) Stalled() time.Duration { return s.pauses.stalled() }

@@ -1260,12 +1260,39 @@ func TestPause(t *testing.T) {
 			for range 20 { // the loop chooses what it takes first
 				w := start(t, defaults, v1, nil)
 				w.serve(1)
-				w.kernel.setTakes(time.Hour)
+				w.kernel.setTakes(time.Hour, false)
 				w.signals <- syscall.SIGHUP
 				synctest.Wait()
 				w.signals <- syscall.SIGTERM
 				w.pass(time.Hour)
 				w.wantLeft(1, 30*time.Second)
+			}
+		},
+		"the loop alone is held up": func(t *testing.T) {
+			w := start(t, with(func(c *Config) { c.Stop = 12 * time.Second }), v1, nil)
+			w.serve(1)
+			w.run(v2)
+			w.serve(2)
+			w.wantLeft(1, 12*time.Second)
+			w.kernel.setTakes(20*time.Second, true)
+			w.signal(syscall.SIGHUP)
+			w.pass(20 * time.Second)
+			w.wantStates("2 ready, 3 starting")
+			w.wantSignals(1, "TERM group KILL")
+			if n := w.s.Status().Counters.ClockGaps; n != 0 {
+				t.Errorf("%d gaps", n)
+			}
+		},
+		"crank is stopped while the loop is held up": func(t *testing.T) {
+			w := start(t, defaults, v1, nil)
+			w.serve(1)
+			w.kernel.setTakes(20*time.Second, true)
+			w.signal(syscall.SIGHUP)
+			w.pass(10 * time.Second)
+			w.kernel.freeze(8 * time.Second)
+			w.pass(10 * time.Second)
+			if n := w.s.Status().Counters.ClockGaps; n != 1 {
+				t.Errorf("%d gaps", n)
 			}
 		},
 		"the delay, a restart, a shutdown": func(t *testing.T) {
@@ -1316,7 +1343,7 @@ func TestAnswers(t *testing.T) {
 		"published before it is told, even if there is more to do": func(t *testing.T) {
 			w := start(t, defaults, v1, nil)
 			w.signal(syscall.SIGHUP)
-			w.kernel.setTakes(time.Second)
+			w.kernel.setTakes(time.Second, true)
 			w.s.Notice(1, notify.Message{Ready: true}) // the loop goes on to launch another
 			if st := w.s.Status(); !st.Ready {
 				t.Errorf("not ready when Notice has returned: %s", st.Reason)
@@ -1574,14 +1601,36 @@ func TestNotSaved(t *testing.T) {
 	})
 }
 
-// TestLastTick shows that the loop ticks when nothing happens.
-func TestLastTick(t *testing.T) {
+// TestStalled: the loop ticks when nothing happens, and where it does not that counts, apart from the time in which crank was stopped.
+func TestStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := start(t, defaults, Command{}, nil)
-		w.pass(time.Hour + tick/2)
-		if got := time.Since(w.s.LastTick()); got > tick {
-			t.Errorf("the last tick was %v ago", got)
+		w := start(t, defaults, v1, nil)
+		want := func(what string, from, to time.Duration) {
+			t.Helper()
+			if got := w.s.Stalled(); got < from || got > to {
+				t.Errorf("%s: for %v, want %v to %v", what, got, from, to)
+			}
 		}
+		if got := New(defaults, Options{}).Stalled(); got != 0 {
+			t.Errorf("one that does not run yet: for %v", got)
+		}
+		w.serve(1)
+		w.pass(time.Hour + tick/2)
+		want("nothing happens", 0, tick)
+		w.kernel.setTakes(time.Hour, false)
+		w.signals <- syscall.SIGHUP
+		synctest.Wait()
+		time.Sleep(time.Hour - 1)
+		w.kernel.freeze(0) // it goes on, and the first who asks is faster than the loop
+		want("stopped for an hour", 0, tick)
+		w.pass(time.Minute)
+		w.serve(2)
+		w.kernel.setTakes(time.Minute, true)
+		w.signals <- syscall.SIGHUP
+		time.Sleep(40 * time.Second)
+		want("held up for 40 seconds", 40*time.Second-tick, 40*time.Second)
+		w.pass(time.Minute)
+		want("afterwards", 0, tick)
 	})
 }
 

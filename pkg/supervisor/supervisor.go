@@ -126,7 +126,7 @@ type Options struct {
 
 const (
 	tick     = time.Second
-	gapLimit = 3 * time.Second // a longer pause between ticks means that crank was stopped
+	gapLimit = 3 * time.Second // a longer time in which nothing of crank runs means that it was stopped
 
 	failedGrace    = 5 * time.Second       // a failed candidate is killed after at most this
 	shutdownGrace  = time.Second           // a starting one at shutdown
@@ -156,7 +156,7 @@ type Supervisor struct {
 	prober   Prober
 
 	status  atomic.Pointer[Status]
-	beat    atomic.Int64 // when the loop last ticked, in Unix nanoseconds
+	pauses  pauses
 	history *history
 	done    chan struct{}
 
@@ -189,8 +189,8 @@ type Supervisor struct {
 	lookAt      time.Time // when to look again for processes left behind
 	tendAt      time.Time // when to tend what all share again, before the next tick
 	broken      string    // what of it could not be restored; empty: nothing
-	lastTick    time.Time
-	reporting   int // reports that are on their way
+	gaps        gaps      // by which deadlines were moved
+	reporting   int       // reports that are on their way
 
 	pending []Event  // to be published at the end of this turn
 	answers []func() // to be given after that; none of them blocks
@@ -214,11 +214,12 @@ func New(cfg Config, o Options) *Supervisor {
 		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, begun: o.Begun, fallback: o.Fallback, previous: o.Previous,
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
-		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed),
+		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed), pauses: pauses{now: time.Now},
 	}
 	if s.observer == nil {
 		s.observer = nobody{}
 	}
+	s.pauses.start()
 	s.publish()
 	return s
 }
@@ -232,7 +233,8 @@ func (s *Supervisor) Run(first Command) int {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 
-	s.lastTick = time.Now()
+	s.pauses.start()
+	defer s.pauses.watch()()
 	s.onChildren() // PID 1 may have inherited some
 	if !first.IsZero() {
 		s.cmd = first
@@ -251,7 +253,7 @@ func (s *Supervisor) Run(first Command) int {
 		act := s.next(ticker.C, timer.C)
 		// A pause of the whole process fires every timer at once, and lets in what came meanwhile. Before
 		// any of that the old deadlines are moved, so that no new one is.
-		s.onTick(time.Now())
+		s.onTick()
 		act()
 	}
 }
@@ -300,16 +302,16 @@ func (s *Supervisor) flush() {
 	s.pending, s.answers = nil, nil
 }
 
-// onTick moves every deadline by the time that crank was stopped or paused. CLOCK_MONOTONIC goes on
-// while a process is stopped or frozen.
-func (s *Supervisor) onTick(now time.Time) {
-	pause := now.Sub(s.lastTick)
-	s.lastTick = now
-	s.beat.Store(now.UnixNano())
-	if pause <= gapLimit {
+// onTick moves every deadline by the time in which crank did not run. A loop that was held up is no reason for that: then what is to
+// have an end would get none.
+func (s *Supervisor) onTick() {
+	was := s.gaps
+	s.gaps = s.pauses.tick()
+	if s.gaps == was {
 		return
 	}
-	s.counts.ClockGaps++
+	pause := s.gaps.lost - was.lost
+	s.counts.ClockGaps = s.gaps.count
 	s.log.Info("crank was paused: no deadline is charged for it", "seconds", pause.Seconds())
 	for _, d := range s.deadlines() {
 		if !d.IsZero() {

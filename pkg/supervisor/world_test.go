@@ -70,6 +70,7 @@ func start(t *testing.T, cfg Config, first Command, change func(*Options)) *worl
 		change(&o)
 	}
 	w.s = New(cfg, o)
+	w.s.pauses.now = w.kernel.now
 	go func() { w.code <- w.s.Run(first) }()
 	t.Cleanup(w.finish) // within the bubble
 	w.settle()
@@ -404,9 +405,11 @@ type kernel struct {
 	mu        sync.Mutex
 	children  []*child
 	exits     []proc.Exit
-	stopped   time.Duration // how long the next Reap takes
+	stopped   time.Duration // how long crank is stopped in the next Reap
+	frozen    time.Time     // all that crank sees of the clock while it is stopped; zero: it runs
 	fail      error         // of the next Launch
 	takes     time.Duration // how long a Launch takes
+	takesOnly bool          // crank is not stopped meanwhile: its loop alone is held up
 	strays    int
 	straySig  []syscall.Signal
 	probes    []*child
@@ -423,9 +426,13 @@ func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if d := k.takes; d > 0 {
+		if !k.takesOnly {
+			k.frozen = time.Now()
+		}
 		k.mu.Unlock()
 		time.Sleep(d)
 		k.mu.Lock()
+		k.frozen = time.Time{}
 	}
 	if err := k.fail; err != nil {
 		k.fail = nil
@@ -504,6 +511,7 @@ func (k *kernel) Reap() ([]proc.Exit, bool) {
 		k.mu.Unlock()
 		time.Sleep(d)
 		k.mu.Lock()
+		k.frozen = time.Time{}
 	}
 	exits := k.exits
 	k.exits = nil
@@ -570,14 +578,36 @@ func (k *kernel) adopted() {
 func (k *kernel) stop(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.stopped = d
+	k.stopped, k.frozen = d, time.Now()
 	k.poke()
 }
 
-func (k *kernel) setTakes(d time.Duration) {
+// setTakes has a Launch take so long; only is for the loop alone: crank is not stopped meanwhile.
+func (k *kernel) setTakes(d time.Duration, only bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.takes = d
+	k.takes, k.takesOnly = d, only
+}
+
+// freeze stops crank's view of the clock for so long, whatever it does meanwhile; 0 ends that.
+func (k *kernel) freeze(d time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.frozen = time.Time{}
+	if d > 0 {
+		k.frozen = time.Now()
+		time.AfterFunc(d, func() { k.freeze(0) })
+	}
+}
+
+// now is the clock as crank sees it.
+func (k *kernel) now() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.frozen.IsZero() {
+		return k.frozen
+	}
+	return time.Now()
 }
 
 // failNext makes the next Launch fail.
