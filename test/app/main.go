@@ -118,6 +118,9 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "app:", err)
 		return 2
 	}
+	if o.orphan && o.disguised > 0 {
+		return forkDisguised(o)
+	}
 	if o.orphan {
 		return beOrphan(o)
 	}

@@ -210,8 +210,7 @@ func (c *cell) giveBlind() {
 // adopted reports whether crank has a child that is no generation's main process.
 func (c *cell) adopted() error {
 	for _, pid := range c.processes() {
-		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if _, parent := processes.Stat(pid); parent == c.pid() && strings.HasPrefix(string(name), "app-orphan") {
+		if _, parent := processes.Stat(pid); parent == c.pid() && isOrphan(pid) {
 			return nil
 		}
 	}

@@ -4,5 +4,5 @@ import "slices"
 
 // faults is the table.
 func faults() []*fault {
-	return slices.Concat(kernelFaults(), fileFaults(), streamFaults(), floodFaults(), appFaults(), sharedFaults())
+	return slices.Concat(kernelFaults(), fileFaults(), streamFaults(), floodFaults(), appFaults(), sharedFaults(), orphanFaults())
 }

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/crankctl/crank/test/disguise"
+)
+
+// startDisguised starts orphans that show another environment than they have, and returns when they are there.
+func (o options) startDisguised() error {
+	between, err := os.StartProcess("/proc/self/exe",
+		[]string{"app-orphan", "-orphan", "-orphan-life", o.orphanLife.String(), "-disguise", o.disguise,
+			"-disguised", strconv.Itoa(o.disguised), "-disguised-says", o.disguisedSays},
+		&os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
+	if err != nil {
+		return err
+	}
+	state, err := between.Wait()
+	if err == nil && !state.Success() {
+		err = fmt.Errorf("the orphans: %v", state)
+	}
+	return err
+}
+
+// forkDisguised makes the orphans: copies of this process, which so show what it does and take next to no memory. They end on TERM.
+func forkDisguised(o options) int {
+	notices := -1
+	if o.disguisedSays != "" {
+		conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "app:", err)
+			return 1
+		}
+		raw, err := conn.(*net.UnixConn).SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { notices = int(fd) })
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "app:", err)
+			return 1
+		}
+		defer runtime.KeepAlive(conn)
+	}
+	if o.disguise != "" {
+		if err := disguise.Environ(o.disguise); err != nil {
+			fmt.Fprintln(os.Stderr, "app:", err)
+			return 1
+		}
+	}
+	if errno := fork(o.disguised, notices, []byte(o.disguisedSays+"\n"), int(o.orphanLife/speechInterval)); errno != 0 {
+		fmt.Fprintln(os.Stderr, "app: fork:", errno)
+		return 1
+	}
+	return 0
+}
+
+// speechInterval is how often a disguised orphan says something, if it does.
+const speechInterval = 100 * time.Millisecond
+
+// fork makes n copies of this process, each in a session of its own, that write text to a descriptor (-1: none) for so many turns, and
+// exit. Nothing of the Go runtime works in a copy, so it makes system calls only; TERM ends it, and all other signals are blocked.
+//
+//go:norace
+func fork(n, fd int, text []byte, turns int) syscall.Errno {
+	const setMask, term = 2, uint64(1) << (syscall.SIGTERM - 1)
+	runtime.LockOSThread() // until the process ends
+	mask, pause := ^term, syscall.NsecToTimespec(speechInterval.Nanoseconds())
+	var action [4]uint64 // struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
+	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&mask)), 0, 8, 0, 0)
+	syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGTERM), uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0)
+	for range n {
+		pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		if pid != 0 {
+			continue
+		}
+		syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
+		syscall.RawSyscall(syscall.SYS_CLOSE, 1, 0, 0)
+		syscall.RawSyscall(syscall.SYS_CLOSE, 2, 0, 0) // crank passes on what comes from it for as long as somebody has it
+		for range turns {
+			if fd >= 0 {
+				syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))
+			}
+			syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&pause)), 0, 0)
+		}
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	return 0
+}
