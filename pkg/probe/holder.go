@@ -3,6 +3,7 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -46,23 +47,26 @@ func (p *Prober) verify(answered netip.AddrPort, generation, pid int) error {
 // blame says who holds an inode that the candidate does not hold, as far as can be seen. unreadable is
 // why not all of the candidate's descriptors could be looked at.
 func (p *Prober) blame(inode uint64, generation int, unreadable error) error {
-	entries, err := os.ReadDir("/proc")
+	holder := 0
+	err := eachName("/proc", func(name string) (more bool) {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			return true
+		}
+		if held, _ := holds([]int{pid}, []uint64{inode}); held[inode] {
+			holder = pid // one that cannot be read is not this one that is known
+		}
+		return holder == 0
+	})
 	if err != nil {
 		return fmt.Errorf("cannot find out who has answered: %w", err)
 	}
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		if held, _ := holds([]int{pid}, []uint64{inode}); !held[inode] {
-			continue // also where it cannot be read: then it is not this one that is known
-		}
-		switch owner := p.processes.Owner(pid); owner {
+	if holder != 0 {
+		switch owner := p.processes.Owner(holder); owner {
 		case generation:
 			return nil // it was started after Members looked
 		case 0:
-			return wrongf("answered by pid %d, not the candidate", pid)
+			return wrongf("answered by pid %d, not the candidate", holder)
 		default:
 			return wrongf("answered by generation %d, not the candidate", owner)
 		}
@@ -80,17 +84,43 @@ func holds(pids []int, inodes []uint64) (held map[uint64]bool, unreadable error)
 	held = map[uint64]bool{}
 	for _, pid := range pids {
 		dir := "/proc/" + strconv.Itoa(pid) + "/fd"
-		descriptors, err := os.ReadDir(dir)
-		unreadable = denied(unreadable, err)
-		for _, d := range descriptors {
-			target, err := os.Readlink(filepath.Join(dir, d.Name()))
+		err := eachName(dir, func(name string) (more bool) {
+			target, err := os.Readlink(filepath.Join(dir, name))
 			unreadable = denied(unreadable, err)
 			if inode, ok := socketInode(target); ok && slices.Contains(inodes, inode) {
 				held[inode] = true
 			}
-		}
+			return len(held) < len(inodes)
+		})
+		unreadable = denied(unreadable, err)
 	}
 	return held, unreadable
+}
+
+// namesAtATime is how many names of a directory are in memory at a time: a process may have a million descriptors.
+const namesAtATime = 512
+
+// eachName calls f for each name in a directory until it returns false.
+func eachName(path string, f func(name string) (more bool)) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(namesAtATime)
+		for _, name := range names {
+			if !f(name) {
+				return nil
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // denied keeps the first error that is about permissions.
