@@ -26,7 +26,7 @@ type listener struct {
 // hundred thousand, so it stops at the first other one. Only where that finds nothing it reads all: gVisor has no order.
 func listeningOn(addr netip.AddrPort) (inodes []uint64, err error) {
 	for _, whole := range []bool{false, true} {
-		all, err := readListeners(whole)
+		all, err := readListeners(addr.Port(), whole)
 		if err != nil {
 			return nil, err
 		}
@@ -37,7 +37,8 @@ func listeningOn(addr netip.AddrPort) (inodes []uint64, err error) {
 	return inodes, nil
 }
 
-func readListeners(whole bool) (all []listener, err error) {
+// readListeners returns the listening sockets on a port.
+func readListeners(port uint16, whole bool) (all []listener, err error) {
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		f, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -46,7 +47,7 @@ func readListeners(whole bool) (all []listener, err error) {
 		if err != nil {
 			return nil, err
 		}
-		some, err := parseListeners(f, whole)
+		some, err := parseListeners(f, port, whole)
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -83,8 +84,11 @@ const (
 	bufferSize  = 64 << 10
 )
 
-// parseListeners reads the listening sockets: all, or those before the first other one.
-func parseListeners(r io.Reader, whole bool) ([]listener, error) {
+// maxListeners is how many sockets may share an address by SO_REUSEPORT, each with one to look for among the descriptors of processes.
+const maxListeners = 1024
+
+// parseListeners reads the listening sockets on a port: all, or those before the first other one.
+func parseListeners(r io.Reader, port uint16, whole bool) ([]listener, error) {
 	var all []listener
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, bufferSize), bufferSize)
@@ -105,6 +109,12 @@ func parseListeners(r io.Reader, whole bool) ([]listener, error) {
 		inode, err2 := strconv.ParseUint(f[9], 10, 64)
 		if err := errors.Join(err, err2); err != nil {
 			return nil, fmt.Errorf("cannot read the line %q: %w", lines.Text(), err)
+		}
+		if addr.Port() != port {
+			continue
+		}
+		if len(all) == maxListeners {
+			return nil, fmt.Errorf("more than %d sockets listen on port %d", maxListeners, port)
 		}
 		all = append(all, listener{addr, inode})
 	}

@@ -2,6 +2,7 @@ package probe
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -23,18 +24,32 @@ func TestParseListeners(t *testing.T) {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
 		t.Skip("the table is of a little-endian machine") // TestWhoAnswers reads the machine's own
 	}
-	got, err := parseListeners(strings.NewReader(table), true)
-	want := []listener{
+	for _, want := range []listener{
 		{netip.MustParseAddrPort("0.0.0.0:2024"), 1586},
 		{netip.MustParseAddrPort("127.0.0.1:8080"), 18446744073709551615},
 		{netip.MustParseAddrPort("[::ffff:127.0.0.1]:8081"), 7},
 		{netip.MustParseAddrPort("[::1]:8082"), 8},
+	} {
+		got, err := parseListeners(strings.NewReader(table), want.addr.Port(), true)
+		if err != nil || !reflect.DeepEqual(got, []listener{want}) {
+			t.Errorf("%v, %v; want %v", got, err, want)
+		}
+		first := want.inode == 1586
+		if got, err := parseListeners(strings.NewReader(table), want.addr.Port(), false); err != nil || (len(got) == 1) != first {
+			t.Errorf("up to the first other one: %v, %v", got, err)
+		}
 	}
-	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("%v, %v; want %v", got, err, want)
-	}
-	if got, err := parseListeners(strings.NewReader(table), false); err != nil || !reflect.DeepEqual(got, want[:1]) {
-		t.Errorf("up to the first other one: %v, %v; want %v", got, err, want[:1])
+}
+
+// TestTooManyListeners: who shares a port a thousand times is not looked for, and what is on other ports is not kept.
+func TestTooManyListeners(t *testing.T) {
+	const row = "   0: 00000000:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1586 1 00000000df6060ce 100 0 0 10 0\n"
+	for n, fails := range map[int]bool{maxListeners: false, maxListeners + 1: true} {
+		text := header + strings.Repeat(fmt.Sprintf(row, 81), 10*maxListeners) + strings.Repeat(fmt.Sprintf(row, 80), n)
+		all, err := parseListeners(strings.NewReader(text), 80, true)
+		if (err != nil) != fails || !fails && len(all) != n {
+			t.Errorf("%d: %d, %v", n, len(all), err)
+		}
 	}
 }
 
@@ -62,7 +77,7 @@ func FuzzParseListeners(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := parseListeners(strings.NewReader(text), true)
+		all, err := parseListeners(strings.NewReader(text), 0x1F90, true)
 		for _, l := range all {
 			if !l.addr.IsValid() {
 				t.Fatalf("%q: %v", text, l)
