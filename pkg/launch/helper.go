@@ -43,11 +43,8 @@ func (l *Launcher) Probe(n int, c supervisor.Command, argv []string, protect boo
 // help starts a helper that writes to a destination.
 func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool, mode output.Mode, to *output.Destination) (*child, error) {
 	env := l.environ(n, c.Env, nil)
-	path, err := proc.Find(argv[0], c.Dir, lookup(env, "PATH"))
-	if err != nil {
-		return nil, l.redacted(err)
-	}
 	ch := &child{l: l, generation: n}
+	var err error
 	ch.streams, err = output.Start(mode, output.Options{Name: l.cfg.Name, Generation: n, Stdout: to, Stderr: to, KeepStderr: true})
 	if err != nil {
 		return nil, err
@@ -58,7 +55,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 		stdout = null
 	}
 	ch.launched, err = l.fork(proc.Spec{
-		Path: path, Argv: argv, Env: env, Dir: c.Dir, Files: []int{null, stdout, stderr}, NoNewPrivs: l.cfg.NoNewPrivs,
+		Path: argv[0], Search: lookup(env, "PATH"), Argv: argv, Env: env, Dir: c.Dir, Files: []int{null, stdout, stderr}, NoNewPrivs: l.cfg.NoNewPrivs,
 	}, protect)
 	if err != nil {
 		ch.streams.Close(0)

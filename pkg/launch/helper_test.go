@@ -94,8 +94,8 @@ func TestHelperOutput(t *testing.T) {
 func TestHelperCannotStart(t *testing.T) {
 	b := newBench(t, nil)
 	for _, argv := range [][]string{{"/no/such/program"}, {"no-such-program"}} {
-		_, err := b.Check(1, supervisor.Command{}, argv, false)
-		_, err2 := b.Probe(1, supervisor.Command{}, argv, false)
+		err := b.failure(b.Check(1, supervisor.Command{}, argv, false))
+		err2 := b.failure(b.Probe(1, supervisor.Command{}, argv, false))
 		if !errors.Is(err, os.ErrNotExist) || !errors.Is(err2, os.ErrNotExist) {
 			t.Errorf("%s: %v, %v", argv[0], err, err2)
 		}

@@ -158,6 +158,9 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 	return ch, nil
 }
 
+// Executed implements supervisor.Child.
+func (ch *child) Executed() bool { return ch.launched.Executed() }
+
 // openReceiver makes a directory again that somebody has deleted, and falls back to an abstract address where that cannot
 // be, or it is full: an app that cannot say READY is worse.
 func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
@@ -172,30 +175,27 @@ func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 	return r, err
 }
 
-// start resolves the command and forks.
+// start forks.
 func (ch *child) start(c supervisor.Command, protect bool) error {
 	l := ch.l
 	files := ch.files()
 	env := l.environ(ch.generation, c.Env, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
-	path, err := proc.Find(c.Argv[0], c.Dir, lookup(env, "PATH"))
-	if err != nil {
-		return l.redacted(err)
-	}
 	spec := proc.Spec{
-		Path: path, Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
+		Path: c.Argv[0], Search: lookup(env, "PATH"), Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
 	if l.cfg.Terminal && ch.generation == 1 {
 		spec.Terminal = 1 + stdin
 		ch.hasTerminal = true
 	}
+	var err error
 	ch.launched, err = l.fork(spec, protect)
 	ch.main = ch.launched
 	ch.oomRaised = err == nil && protect && l.oomScore() != ""
 	return err
 }
 
-// fork starts a process.
+// fork starts a process, and has Reap called when its exec is over.
 func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {
 	// The kernel's first choice is the newcomer, as long as there is somebody to protect from it.
 	// A program with more rights than crank cannot be given its old score back, but then it keeps
@@ -204,7 +204,14 @@ func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {
 		spec.OOMScoreAdj = oomScoreStarting
 	}
 	p, err := proc.Start(spec)
-	return p, l.redacted(err)
+	if err != nil {
+		return nil, l.redacted(err)
+	}
+	l.closing.Go(func() { // ends with the process at the latest
+		<-p.ExecOver()
+		l.wake()
+	})
+	return p, nil
 }
 
 // redacted hides the path of a program, which an error names, where the command's word would be hidden.
@@ -278,6 +285,7 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 	exits, l.heldBack = l.heldBack, nil
 	l.mu.Unlock()
 	ended := func(ch *child, e proc.Exit) {
+		e.Failed = l.redacted(e.Failed)
 		if ch == nil || ch.receiver == nil || ch.receiver.Idle() {
 			exits = append(exits, e)
 			return

@@ -384,12 +384,77 @@ func TestLaunchFails(t *testing.T) {
 	count := func() int { e, _ := os.ReadDir("/proc/self/fd"); return len(e) }
 	before := count()
 	for range 20 {
-		if _, err := b.Launch(1, supervisor.Command{Argv: []string{"/no/such/program"}}, false); !errors.Is(err, os.ErrNotExist) {
+		if err := b.failure(b.Launch(1, supervisor.Command{Argv: []string{"/no/such/program"}}, false)); !errors.Is(err, os.ErrNotExist) {
 			t.Fatalf("got %v", err)
 		}
+		b.closing.Wait()
 	}
 	if after := count(); after != before {
 		t.Errorf("%d descriptors, then %d", before, after)
+	}
+}
+
+// failure waits for why a process could not be executed, and releases what is held for it.
+func (b *bench) failure(c supervisor.Child, err error) error {
+	b.t.Helper()
+	if err != nil {
+		return err
+	}
+	ch := c.(*child)
+	defer ch.Close()
+	select {
+	case <-b.woken:
+	case <-time.After(patience):
+		b.t.Fatal("the end of its exec woke nobody")
+	}
+	if ch.Executed() {
+		b.t.Error("it was executed")
+	}
+	return b.exit(ch).Failed
+}
+
+// TestExecHangs: whoever has a write lease on an interpreter has it hang. Nothing of crank's waits for it, and the generation is there, to
+// be signalled.
+func TestExecHangs(t *testing.T) {
+	b := newBench(t, nil, "127.0.0.1:0")
+	interpreter, script := filepath.Join(t.TempDir(), "sh"), filepath.Join(t.TempDir(), "script")
+	shell, err := os.ReadFile("/bin/sh")
+	if err = errors.Join(err, os.WriteFile(interpreter, shell, 0o755), os.WriteFile(script, []byte("#!"+interpreter+"\n"), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(interpreter)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	// The one who has it does not hear that others want the file: Go ignores SIGIO.
+	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, file.Fd(), syscall.F_SETLEASE, syscall.F_WRLCK); errno != 0 {
+		t.Fatal(errno)
+	}
+	command := supervisor.Command{Argv: []string{script}}
+	for name, start := range map[string]func() (supervisor.Child, error){
+		"the app": func() (supervisor.Child, error) { return b.Launch(1, command, false) },
+		"a check": func() (supervisor.Child, error) { return b.Check(1, command, command.Argv, false) },
+		"a probe": func() (supervisor.Child, error) { return b.Probe(1, command, command.Argv, false) },
+	} {
+		c, err := start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch := c.(*child)
+		if exits, none := b.Reap(); ch.Executed() || none || len(exits) > 0 {
+			t.Errorf("%s: executed %v, ended %v", name, ch.Executed(), exits)
+		}
+		if members := b.Members(1); name != "a probe" && !slices.Equal(members, []int{ch.PID()}) {
+			t.Errorf("%s: members %d", name, members)
+		}
+		if err := ch.Signal(syscall.SIGTERM, true); err != nil {
+			t.Error(err)
+		}
+		if e := b.exit(ch); e.Signal != syscall.SIGTERM || e.Failed != nil || ch.Executed() {
+			t.Errorf("%s: got %+v, executed %v", name, e, ch.Executed())
+		}
+		ch.Close()
 	}
 }
 
@@ -400,9 +465,9 @@ func TestRedactedErrors(t *testing.T) {
 	})
 	for _, program := range []string{"hunter2", "/no/hunter2", "/dev/null/hunter2", "/proc/self/../hunter2"} {
 		command := supervisor.Command{Argv: []string{program}}
-		_, err := b.Launch(1, command, false)
-		_, checkErr := b.Check(1, command, command.Argv, false)
-		_, probeErr := b.Probe(1, command, command.Argv, false)
+		err := b.failure(b.Launch(1, command, false))
+		checkErr := b.failure(b.Check(1, command, command.Argv, false))
+		probeErr := b.failure(b.Probe(1, command, command.Argv, false))
 		for _, err := range []error{err, checkErr, probeErr} {
 			if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "***") {
 				t.Errorf("%s: %v", program, err)

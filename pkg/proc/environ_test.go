@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// TestEnvironOfNew: Start returns when the program has got its memory, a moment before the kernel shows its environment. That is told
+// TestEnvironOfNew: the exec is over when the program has got its memory, a moment before the kernel shows its environment. That is told
 // from an environment without the variable.
 func TestEnvironOfNew(t *testing.T) {
 	for range 300 {

@@ -1,9 +1,7 @@
 package proc
 
 import (
-	"cmp"
 	"fmt"
-	"io"
 	"runtime"
 	"strings"
 	"syscall"
@@ -17,58 +15,32 @@ import (
 // exec is needed that Go has no hook for. The usual answer, executing crank itself first and then
 // the app, costs a second start of a Go program each time; the terminal's foreground group, the
 // OOM score and no_new_privs would have to be set there as well. So the child's side is written
-// out below, in the manner of syscall.forkAndExecInChild, with the three runtime hooks that the
+// out in child.go, in the manner of syscall.forkAndExecInChild, with the three runtime hooks that the
 // runtime exports for exactly this use.
 //
 //	parent                           child
 //	------                           -----
 //	ForkLock, beforeFork
 //	clone ─────────────────────────► afterForkInChild (handlers to default, mask as inherited)
-//	  :                              group, terminal, OOM score, directory, limits, descriptors
-//	  : (vfork: waits)               a step or execve failed: step and errno into the pipe, exit
+//	afterFork, ForkLock              group, terminal, OOM score, descriptors, directory, limits
+//	Start returns                    a step or execve failed: step and errno into the pipe, exit
 //	  :                              execve succeeded: that closes the pipe (close-on-exec)
-//	afterFork, ForkLock
-//	read the pipe ◄──── step, errno, or end of file
+//	the pipe is readable:
+//	Executed ◄────────── end of file, or
+//	Reap ◄────────────── step, errno
 //
-// On amd64 and arm64 the child shares the parent's memory, as with vfork(2), and clone returns once
-// the child has executed or exited: no page tables are copied, and no page is copied when either
-// side writes to it (fork_vfork.go). On the others it has a copy of the memory, and clone returns at
-// once (fork_copy.go). Nothing else depends on that: the outcome is read from the pipe everywhere, and
-// not from the shared memory, since qemu-user makes a plain fork of a vfork (do_fork in
-// linux-user/syscall.c). A failed execve would pass for an app that exits 127.
-//
-// The parent is blocked from clone to execve. It follows that a Process that Start returned already
-// runs the app: a signal cannot meet the child before its execve. If the execve hangs, say on a
-// network file system, so does Start. With vfork its thread is then inside of a system call that the
-// Go scheduler does not know of (as it is for syscall.ForkExec), so that the other goroutines
-// go on only until the garbage collector wants to stop the world.
-
-// step says in the child's report what failed.
-type step uint32
-
-const (
-	stepGroup step = iota
-	stepDir
-	stepNoNewPrivs
-	stepFiles
-	stepLimit
-	stepExec
-)
-
-func (s step) String() string {
-	return [...]string{"setpgid", "change directory to", "prctl(PR_SET_NO_NEW_PRIVS) for", "pass descriptors to", "setrlimit for", "execute"}[s]
-}
-
-// report is what the child writes into the pipe.
-type report struct {
-	step  step
-	errno syscall.Errno
-}
+// Between fork and exec the child can hang for as long as somebody likes: whoever has a write lease (fcntl(2), F_SETLEASE) on the
+// program or on the interpreter of a script has /proc/sys/fs/lease-break-time to give it up, 45 seconds, and a network or FUSE file
+// system under the directory, an entry of PATH or the program answers when it does. So the parent waits for nothing of it.
+// The fork is a plain one, which copies the page tables. With vfork(2) the parent's thread would be in clone(2) until the child's execve,
+// a system call that the Go scheduler does not know of, and the garbage collector could not stop the world.
 
 // child is all that the child's side reads. It is prepared by the parent, since the child must not
-// allocate, and is used for one child only, which may write into it.
+// allocate, and is used for one child only, which may write into its copy.
 type child struct {
-	path, dir *byte
+	paths     []*byte // the candidates for the program
+	search    bool    // they come from PATH
+	dir       *byte
 	argv, env **byte
 	pids      [2]pidEntry
 	files     []int // files[i] becomes descriptor i; -1: closed. The child uses it as scratch
@@ -83,6 +55,7 @@ type child struct {
 	action    [8]uintptr
 	byDefault [8]uintptr
 	report    report
+	statx     linux.Statx
 	sigttou   uint64
 	oldmask   uint64
 	pgrp      int32
@@ -96,18 +69,20 @@ type pidEntry struct {
 	offset int
 }
 
-func prepare(spec Spec, pipe int) (*child, error) {
-	c := &child{pipe: pipe, terminal: spec.Terminal, noNewPriv: spec.NoNewPrivs, flags: clonePidfd, pidfd: -1, sigttou: 1 << (syscall.SIGTTOU - 1)}
-	if spec.Terminal == 0 {
-		c.terminal = -1
-	} else {
-		c.terminal--
+func prepare(spec Spec, paths []string, pipe int) (*child, error) {
+	c := &child{
+		pipe: pipe, search: spec.searches(), terminal: spec.Terminal - 1, noNewPriv: spec.NoNewPrivs, flags: clonePidfd, pidfd: -1,
+		sigttou: 1 << (syscall.SIGTTOU - 1), files: append([]int(nil), spec.Files...),
 	}
-	var err error
-	if c.path, err = syscall.BytePtrFromString(spec.Path); err != nil {
-		return nil, fmt.Errorf("%q: %w", spec.Path, err)
+	for _, path := range paths {
+		text, err := syscall.BytePtrFromString(path)
+		if err != nil {
+			return nil, fmt.Errorf("%q: %w", path, err)
+		}
+		c.paths = append(c.paths, text)
 	}
 	if spec.Dir != "" {
+		var err error
 		if c.dir, err = syscall.BytePtrFromString(spec.Dir); err != nil {
 			return nil, fmt.Errorf("%q: %w", spec.Dir, err)
 		}
@@ -117,21 +92,9 @@ func prepare(spec Spec, pipe int) (*child, error) {
 		return nil, fmt.Errorf("an argument: %w", err)
 	}
 	c.argv = &argv[0]
-	own := pidPrefixes(spec)
-	env := spec.Env[:len(spec.Env):len(spec.Env)]
-	for _, prefix := range own {
-		env = append(env, prefix+strings.Repeat("0", 20))
-	}
-	envp, err := syscall.SlicePtrFromStrings(env)
-	if err != nil {
+	if err := c.prepareEnv(spec); err != nil {
 		return nil, fmt.Errorf("a variable: %w", err)
 	}
-	c.env = &envp[0]
-	for i, prefix := range own {
-		n := len(spec.Env) + i
-		c.pids[i] = pidEntry{unsafe.Slice(envp[n], len(env[n])+1), len(prefix)}
-	}
-	c.files = append([]int(nil), spec.Files...)
 	if spec.OOMScoreAdj != "" {
 		c.oomScore = []byte(spec.OOMScoreAdj)
 		c.oomPath, _ = syscall.BytePtrFromString("/proc/self/oom_score_adj")
@@ -140,6 +103,25 @@ func prepare(spec Spec, pipe int) (*child, error) {
 	c.ignore = [2]bool{origin.IgnoredSignals().HUP, origin.IgnoredSignals().INT}
 	c.action[0] = sigIgn
 	return c, nil
+}
+
+// prepareEnv leaves room for the child's pid in the entries that name it.
+func (c *child) prepareEnv(spec Spec) error {
+	own := pidPrefixes(spec)
+	env := spec.Env[:len(spec.Env):len(spec.Env)]
+	for _, prefix := range own {
+		env = append(env, prefix+strings.Repeat("0", 20))
+	}
+	envp, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return err
+	}
+	c.env = &envp[0]
+	for i, prefix := range own {
+		n := len(spec.Env) + i
+		c.pids[i] = pidEntry{unsafe.Slice(envp[n], len(env[n])+1), len(prefix)}
+	}
+	return nil
 }
 
 // pidPrefixes returns how the entries begin that name the child's own pid.
@@ -153,16 +135,10 @@ func pidPrefixes(spec Spec) (prefixes []string) {
 	return prefixes
 }
 
-// fork starts the child and waits until it runs the app. pidfd is -1 on kernels before 5.2, and under emulators.
-func fork(spec Spec) (pid, pidfd int, err error) {
-	r, w, err := linux.Pipe()
+// fork makes the child, which goes on by itself. The outcome of its exec comes by the pipe whose write end it has.
+func fork(spec Spec, paths []string, pipe int) (pid, pidfd int, err error) {
+	c, err := prepare(spec, paths, pipe)
 	if err != nil {
-		return 0, -1, err
-	}
-	defer linux.Close(r)
-	c, err := prepare(spec, w)
-	if err != nil {
-		linux.Close(w)
 		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: err}
 	}
 	pid = locked(c)
@@ -171,31 +147,13 @@ func fork(spec Spec) (pid, pidfd int, err error) {
 		c.flags = 0
 		pid = locked(c)
 	}
-	pidfd = int(c.pidfd)
-	linux.Close(w)
 	runtime.KeepAlive(c)
 	if pid < 0 {
 		return 0, -1, &StartError{Op: "fork for", Path: spec.Path, Err: syscall.Errno(-pid)}
 	}
-
-	var rep report
-	buf := unsafe.Slice((*byte)(unsafe.Pointer(&rep)), unsafe.Sizeof(rep))
-	n, err := linux.Read(r, buf)
-	if n == 0 && err == nil {
-		return pid, pidfd, nil
-	}
-	// The child is about to exit; its status belongs to nobody.
-	linux.Close(pidfd)
-	discard(pid)
-	if n != len(buf) {
-		err = cmp.Or(err, io.ErrUnexpectedEOF)
-		return 0, -1, &StartError{Op: "execute", Path: spec.Path, Err: fmt.Errorf("no report from the child (%d bytes): %w", n, err)}
-	}
-	path := spec.Path
-	if rep.step == stepDir {
-		path = spec.Dir
-	}
-	return 0, -1, &StartError{Op: rep.step.String(), Path: path, Err: rep.errno}
+	// The child does so as well. Whoever is first: a signal to the group finds it from now on.
+	_ = syscall.Setpgid(pid, pid)
+	return pid, int(c.pidfd), nil
 }
 
 // locked is clone with nobody else's fork and no signal meanwhile.
@@ -210,11 +168,6 @@ func locked(c *child) (pid int) {
 // clone makes the child, which stays in run, and returns its pid, or -errno, in the parent, which is
 // to call runtimeAfterFork then.
 //
-// With vfork the two share this frame of the stack: what the child does after rawClone has returned
-// there is done before it returns to the parent. So the parent's way out uses nothing of the frame but what the
-// child leaves alone, the return address, and what rawClone stores for each of them, the result. That is why
-// the parent goes on in another function, and why this one is not inlined into it.
-//
 //go:norace
 //go:noinline
 //go:nocheckptr
@@ -222,9 +175,16 @@ func clone(c *child) (pid int) {
 	runtimeBeforeFork()
 	// clone(2): with CLONE_PIDFD the descriptor is stored where CLONE_PARENT_SETTID would store the
 	// pid. An older kernel ignores the flag and stores nothing.
-	pid = rawClone(cloneMemory|c.flags|uintptr(syscall.SIGCHLD), &c.pidfd)
-	if pid != 0 {
-		return pid
+	flags, stack := c.flags|uintptr(syscall.SIGCHLD), uintptr(0) // 0: a copy of the caller's
+	if runtime.GOARCH == "s390x" {
+		flags, stack = stack, flags // CONFIG_CLONE_BACKWARDS2
+	}
+	r, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags, stack, uintptr(unsafe.Pointer(&c.pidfd)), 0, 0, 0)
+	if errno != 0 {
+		return -int(errno)
+	}
+	if r != 0 {
+		return int(r)
 	}
 	runtimeAfterForkInChild()
 	c.run()
@@ -232,185 +192,6 @@ func clone(c *child) (pid int) {
 }
 
 const clonePidfd = 0x1000
-
-// run is the child: one thread, with the parent's memory or a copy of it, in an unknown state. No
-// allocation, no lock, no growth of the stack, no call but RawSyscall, and no store of a pointer
-// (the garbage collector's write barrier may be on). Nothing is stored outside of c and what belongs to it,
-// for the parent may see it. What the system calls change is the child's own all the same:
-// descriptors, directory, handlers, limits are shared with CLONE_FILES, CLONE_FS, CLONE_SIGHAND and CLONE_THREAD only.
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (c *child) run() {
-	pid, _, _ := syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0)
-	if _, _, errno := syscall.RawSyscall(syscall.SYS_SETPGID, 0, 0, 0); errno != 0 {
-		c.fail(stepGroup, errno)
-	}
-	c.resetSignals()
-	if c.terminal >= 0 {
-		c.takeTerminal(pid)
-	}
-	if c.oomScore != nil {
-		c.writeOOMScore()
-	}
-	if c.dir != nil {
-		if _, _, errno := syscall.RawSyscall(syscall.SYS_CHDIR, uintptr(unsafe.Pointer(c.dir)), 0, 0); errno != 0 {
-			c.fail(stepDir, errno)
-		}
-	}
-	if c.noNewPriv {
-		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRCTL, prSetNoNewPrivs, 1, 0, 0, 0, 0); errno != 0 {
-			c.fail(stepNoNewPrivs, errno)
-		}
-	}
-	c.placeFiles()
-	if c.setNofile {
-		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, rlimitNofile, uintptr(unsafe.Pointer(&c.nofile)), 0, 0, 0); errno != 0 {
-			c.fail(stepLimit, errno)
-		}
-	}
-	for i := 0; i < len(c.pids); i++ {
-		if c.pids[i].text != nil {
-			c.pids[i].write(int(pid))
-		}
-	}
-	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.path)), uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.env)))
-	c.fail(stepExec, errno)
-}
-
-// resetSignals gives every signal its default action, or has it ignored as it was when crank was started. What crank ignores
-// would be ignored by the app as well; what it handles, the runtime has reset (clearSignalHandlers).
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (c *child) resetSignals() {
-	for n := uintptr(1); n <= 64; n++ {
-		if n == 32 { // SIGCANCEL of the C library: the runtime leaves it as it found it (runtime/signal_unix.go, sigInstallGoHandler)
-			continue
-		}
-		syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&c.byDefault)), 0, 8, 0, 0)
-	}
-	for i, ignored := range c.ignore {
-		if ignored { // HUP is 1, INT is 2
-			syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(i)+1, uintptr(unsafe.Pointer(&c.action)), 0, 8, 0, 0)
-		}
-	}
-}
-
-// takeTerminal makes the child's group, which is pid, the terminal's foreground. SIGTTOU is blocked for it, not ignored: an ignored
-// signal would survive execve.
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (c *child) takeTerminal(pid uintptr) {
-	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigBlock, uintptr(unsafe.Pointer(&c.sigttou)), uintptr(unsafe.Pointer(&c.oldmask)), 8, 0, 0)
-	c.pgrp = int32(pid)
-	syscall.RawSyscall(syscall.SYS_IOCTL, uintptr(c.terminal), syscall.TIOCSPGRP, uintptr(unsafe.Pointer(&c.pgrp)))
-	syscall.RawSyscall6(syscall.SYS_RT_SIGPROCMASK, sigSetmask, uintptr(unsafe.Pointer(&c.oldmask)), 0, 8, 0, 0)
-}
-
-const (
-	sigIgn          = 1
-	sigBlock        = 0
-	sigSetmask      = 2
-	prSetNoNewPrivs = 38
-	rlimitNofile    = 7
-)
-
-// writeOOMScore is best effort: with a read-only /proc the app runs as it would without crank. Processes that share
-// their memory have one score, but not a child of vfork (__set_oom_adj in the kernel's fs/proc/base.c).
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (c *child) writeOOMScore() {
-	fd, _, errno := syscall.RawSyscall6(syscall.SYS_OPENAT, atFDCWD, uintptr(unsafe.Pointer(c.oomPath)), syscall.O_WRONLY|syscall.O_CLOEXEC, 0, 0, 0)
-	if errno != 0 {
-		return
-	}
-	syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(c.oomScore))), uintptr(len(c.oomScore)))
-	syscall.RawSyscall(syscall.SYS_CLOSE, fd, 0, 0)
-}
-
-const atFDCWD = ^uintptr(99) // -100
-
-// placeFiles first moves what would be overwritten above the range, then puts each in its place.
-// dup3 clears close-on-exec on the copy (without its flag); one that is in place already needs that
-// done.
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (c *child) placeFiles() {
-	n := len(c.files)
-	if c.pipe < n {
-		fd, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(c.pipe), fDupfdCloexec, uintptr(n))
-		if errno != 0 {
-			c.fail(stepFiles, errno)
-		}
-		c.pipe = int(fd)
-	}
-	for i := 0; i < n; i++ {
-		if c.files[i] >= 0 && c.files[i] < n && c.files[i] != i {
-			fd, _, errno := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(c.files[i]), fDupfdCloexec, uintptr(n))
-			if errno != 0 {
-				c.fail(stepFiles, errno)
-			}
-			c.files[i] = int(fd)
-		}
-	}
-	for i := 0; i < n; i++ {
-		var errno syscall.Errno
-		switch c.files[i] {
-		case -1:
-			syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(i), 0, 0)
-		case i:
-			_, _, errno = syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(i), syscall.F_SETFD, 0)
-		default:
-			_, _, errno = syscall.RawSyscall(syscall.SYS_DUP3, uintptr(c.files[i]), uintptr(i), 0)
-		}
-		if errno != 0 {
-			c.fail(stepFiles, errno)
-		}
-	}
-}
-
-const fDupfdCloexec = 1030
-
-// write completes the entry, as a C string.
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (e *pidEntry) write(pid int) {
-	digits := 1
-	for n := pid; n >= 10; n /= 10 {
-		digits++
-	}
-	end := e.offset + digits
-	e.text[end] = 0
-	for i := end - 1; i >= e.offset; i-- {
-		e.text[i] = byte('0' + pid%10)
-		pid /= 10
-	}
-}
-
-// fail reports to the parent and ends the child.
-//
-//go:norace
-//go:nocheckptr
-//go:nosplit
-func (c *child) fail(s step, errno syscall.Errno) {
-	c.report.step = s
-	c.report.errno = errno
-	syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.pipe), uintptr(unsafe.Pointer(&c.report)), unsafe.Sizeof(c.report))
-	for {
-		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 127, 0, 0)
-	}
-}
 
 // The hooks that the runtime keeps for programs that fork by themselves (runtime/proc.go).
 

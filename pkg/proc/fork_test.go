@@ -16,15 +16,14 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// TestStartChangesOnlyTheChild takes every step, and has every step fail: with vfork, parent and child share their memory, and
-// are to share nothing else.
+// TestStartChangesOnlyTheChild takes every step, and has every step fail.
 func TestStartChangesOnlyTheChild(t *testing.T) {
 	everything := Spec{
 		Path: "/bin/sh", Argv: []string{"sh", "-c", "exit 7"}, Env: []string{"A=b"}, Dir: t.TempDir(), Files: []int{2, -1, 0, 1},
 		ListenPID: true, WatchdogPID: true, OOMScoreAdj: "1000", NoNewPrivs: true,
 	}
 	keeps(t, func() {
-		p, err := Start(everything)
+		p, err := execute(everything)
 		if err != nil {
 			t.Error(err)
 			return
@@ -58,9 +57,9 @@ func TestStartChangesOnlyTheChild(t *testing.T) {
 				refuse(c.refuse)
 			}
 			keeps(t, func() {
-				_, err := Start(spec)
-				var failed *StartError
-				if !errors.As(err, &failed) || failed.Op != c.step.String() || c.refuse != 0 && !errors.Is(err, syscall.ENODATA) {
+				_, err := execute(spec)
+				failed, ok := errors.AsType[*StartError](err)
+				if !ok || failed.Op != c.step.String() || c.refuse != 0 && !errors.Is(err, syscall.ENODATA) {
 					t.Errorf("%s (refused: %d): got %v", c.step, c.refuse, err)
 				}
 			})
@@ -138,8 +137,8 @@ func refuse(call uint32) {
 	runtime.KeepAlive(filter)
 }
 
-// TestStartReturnsWithTheProgram pins that the child has executed it by then.
-func TestStartReturnsWithTheProgram(t *testing.T) {
+// TestExecutedIsTheProgram pins that the child runs its program when Executed says so.
+func TestExecutedIsTheProgram(t *testing.T) {
 	want, err := filepath.EvalSymlinks("/bin/sh")
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +148,7 @@ func TestStartReturnsWithTheProgram(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := Start(Spec{Path: "/bin/sh", Argv: []string{"sh", "-c", "read x"}, Files: []int{r}})
+		p, err := execute(Spec{Path: "/bin/sh", Argv: []string{"sh", "-c", "read x"}, Files: []int{r}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -161,8 +160,8 @@ func TestStartReturnsWithTheProgram(t *testing.T) {
 	}
 }
 
-// TestStartsUnderLoad: the parent's stack and heap are in use while the child is about, which shares them. So goroutines
-// allocate, grow their stacks and are preempted, the collector runs, and two goroutines start children, each on a fresh stack.
+// TestStartsUnderLoad: goroutines allocate, grow their stacks and are preempted, the collector runs, and two goroutines start children, each
+// on a fresh stack.
 func TestStartsUnderLoad(t *testing.T) {
 	var load sync.WaitGroup
 	quit := make(chan struct{})
@@ -219,10 +218,16 @@ func startBoth() error {
 		return fmt.Errorf("process %d: status %v: %w", pid, status, err)
 	}
 	p.Gone()
-	if p, err := Start(Spec{Path: "/no/such/file", Argv: []string{"x"}, Files: []int{2, 1, 0}}); !errors.Is(err, syscall.ENOENT) {
-		return fmt.Errorf("a program that is not there: %v: %w", p, err)
+	if p, err = Start(Spec{Path: "/no/such/file", Argv: []string{"x"}, Files: []int{2, 1, 0}}); err != nil {
+		return err
 	}
-	return nil
+	<-p.ExecOver()
+	if p.Executed() || !errors.Is(p.execution.failure, syscall.ENOENT) {
+		return fmt.Errorf("a program that is not there: %+v", p.execution)
+	}
+	_, err = syscall.Wait4(p.PID(), &status, 0, nil)
+	p.Gone()
+	return err
 }
 
 //go:noinline

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,10 +18,12 @@ import (
 
 // Spec describes a process to start.
 type Spec struct {
-	Path string   // the program, resolved (see Find)
-	Argv []string // with argv[0]
-	Env  []string // the whole environment
-	Dir  string   // working directory; empty: crank's own
+	// Path is the program, as execvp(3) takes it: with a slash in it, it is relative to Dir; without one it is looked for in Search.
+	Path   string
+	Search string   // the value of PATH
+	Argv   []string // with argv[0]
+	Env    []string // the whole environment
+	Dir    string   // working directory; empty: crank's own
 	// Files[i] becomes descriptor i of the child; -1 leaves it closed. Nothing else is inherited
 	// as long as every other descriptor of crank's is close-on-exec. Their flags (O_NONBLOCK is shared
 	// by all holders of a socket) are not touched.
@@ -81,34 +82,30 @@ type Process struct {
 	start uint64 // Entry.Start of an adopted one; 0: Start has started it
 	group int    // besides its own, the group that an adopted one may be signalled with
 	gone  bool
+
+	execution *execution // nil: it was adopted
 }
 
-// Start forks and executes; when it returns without an error the child runs the program. Errors
-// are *StartError, except where not even a pipe could be had. It blocks until execve has succeeded or
-// failed.
+// Start forks, and does not wait for the child, which may hang in its exec for long: Executed tells that it runs its program, Reap why
+// it does not. Errors are *StartError, except where not even a pipe could be had.
 func Start(spec Spec) (*Process, error) {
-	pid, pidfd, err := fork(spec)
-	if errors.Is(err, syscall.ENOENT) {
-		err = explainENOENT(err, spec.Path)
+	if spec.Path == "" {
+		return nil, &StartError{Op: "execute", Path: `""`, Err: errors.New("the command is empty")}
 	}
+	r, w, err := linux.ReportPipe()
 	if err != nil {
 		return nil, err
 	}
-	return &Process{pid: pid, pidfd: pidfd}, nil
-}
-
-// explainENOENT tells a missing interpreter from a missing file: execve(2) gives ENOENT for both. A
-// file that exists but cannot be run is "126", not "127".
-func explainENOENT(err error, path string) error {
-	var start *StartError
-	if !errors.As(err, &start) || start.Path != path {
-		return err
+	paths := spec.candidates()
+	pid, pidfd, err := fork(spec, paths, w)
+	linux.Close(w)
+	if err != nil {
+		linux.Close(r)
+		return nil, err
 	}
-	if _, statErr := os.Stat(path); statErr != nil {
-		return err
-	}
-	start.Err = errors.New("its interpreter does not exist (the #! line, or the dynamic loader of a program built for another C library)")
-	return start
+	p := &Process{pid: pid, pidfd: pidfd}
+	p.watch(r, spec, paths)
+	return p, nil
 }
 
 // PID returns the process's id, which is also its group's unless it was adopted.
@@ -118,6 +115,7 @@ func (p *Process) PID() int { return p.pid }
 // then on, so Signal does nothing any more.
 func (p *Process) Gone() {
 	p.gone = true
+	p.unwatch()
 	linux.Close(p.pidfd) // which does nothing with -1
 	p.pidfd = -1
 }
@@ -168,37 +166,25 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// Find resolves a command as execvp(3) does: a name with a slash is relative to dir, one without is
-// looked for in path, the value of PATH. The error is a *StartError.
-func Find(name, dir, path string) (string, error) {
-	if name == "" {
-		return "", &StartError{Op: "execute", Path: `""`, Err: errors.New("the command is empty")}
+// searches reports whether the program is looked for in Search.
+func (s Spec) searches() bool { return !strings.Contains(s.Path, "/") }
+
+// candidates returns the paths that the program may have, as the child executes them: in its directory.
+func (s Spec) candidates() (paths []string) {
+	if !s.searches() {
+		return []string{absolute(s.Path, s.Dir)}
 	}
-	if strings.Contains(name, "/") {
-		return absolute(name, dir), nil
-	}
-	var denied string
-	for _, d := range filepath.SplitList(path) {
+	for _, d := range filepath.SplitList(s.Search) {
 		if d == "" {
 			d = "."
 		}
-		file := absolute(filepath.Join(d, name), dir)
+		file := absolute(filepath.Join(d, s.Path), s.Dir)
 		if !strings.Contains(file, "/") {
 			file = "./" + file
 		}
-		info, err := os.Stat(file)
-		if err != nil || info.IsDir() {
-			continue
-		}
-		if info.Mode()&0o111 != 0 {
-			return file, nil
-		}
-		denied = file
+		paths = append(paths, file)
 	}
-	if denied != "" {
-		return "", &StartError{Op: "execute", Path: denied, Err: syscall.EACCES}
-	}
-	return "", &StartError{Op: "find", Path: name, Err: fmt.Errorf("%w in PATH=%s", fs.ErrNotExist, path)}
+	return paths
 }
 
 func absolute(name, dir string) string {

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ var helpers = map[string]func(args []string){
 	"oom":   func([]string) { printFile("/proc/self/oom_score_adj") },
 	"sleep": func([]string) { fmt.Println("up"); select {} },
 	"spawn": spawn,
+	"lease": lease,
 }
 
 func TestMain(m *testing.M) {
@@ -81,12 +83,44 @@ type started struct {
 func start(t *testing.T, change func(*Spec), helper ...string) *started {
 	t.Helper()
 	spec, out := spec(t, change, helper...)
-	p, err := Start(spec)
+	p, err := execute(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	linux.Close(spec.Files[1])
 	return &started{p, out}
+}
+
+// execute starts a process and waits until its exec has succeeded or failed.
+func execute(spec Spec) (*Process, error) {
+	p, err := Start(spec)
+	if err != nil {
+		return nil, err
+	}
+	<-p.ExecOver()
+	if p.Executed() {
+		return p, nil
+	}
+	e, err := reap(p)
+	return nil, cmp.Or(err, e.Failed, fmt.Errorf("ended before its exec: %v", e))
+}
+
+// reap waits until p is among the processes that have ended.
+func reap(p *Process) (end Exit, err error) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if _, err := Reap(func(e Exit) {
+			if e.PID == p.PID() {
+				end = e
+			}
+		}); err != nil {
+			return Exit{}, err
+		}
+		if end.PID != 0 {
+			p.Gone()
+			return end, nil
+		}
+	}
+	return Exit{}, errors.New("the child does not end")
 }
 
 func spec(t *testing.T, change func(*Spec), helper ...string) (Spec, *os.File) {
@@ -118,22 +152,11 @@ func (s *started) output(t *testing.T) string {
 // wait reaps until this process is among those that ended.
 func (s *started) wait(t *testing.T) Exit {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		var found *Exit
-		if _, err := Reap(func(e Exit) {
-			if e.PID == s.PID() {
-				found = &e
-			}
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if found != nil {
-			s.Gone()
-			return *found
-		}
+	e, err := reap(s.Process)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("the child does not end")
-	return Exit{}
+	return e
 }
 
 func TestAllExitCodes(t *testing.T) {
@@ -411,7 +434,7 @@ func TestExecErrors(t *testing.T) {
 		{"NUL", "/bin/s\x00h", "", syscall.EINVAL, "invalid argument", 126},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := Start(Spec{Path: c.path, Argv: []string{"x"}, Dir: c.dir, Files: []int{0, 1, 2}})
+			_, err := execute(Spec{Path: c.path, Argv: []string{"x"}, Dir: c.dir, Files: []int{0, 1, 2}})
 			var start *StartError
 			if !errors.As(err, &start) {
 				t.Fatalf("got %v", err)
@@ -440,13 +463,13 @@ func TestManyStartsLeakNothing(t *testing.T) {
 	}
 	before := count()
 	for range 50 {
-		p, err := Start(Spec{Path: self(t), Argv: []string{"x", "helper", "exit", "0"}, Files: []int{0, 1, 2},
+		p, err := execute(Spec{Path: self(t), Argv: []string{"x", "helper", "exit", "0"}, Files: []int{0, 1, 2},
 			Env: []string{"GORACE=atexit_sleep_ms=0"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		(&started{p, nil}).wait(t)
-		if _, err := Start(Spec{Path: "/no/such/file", Argv: []string{"x"}}); err == nil {
+		if _, err := execute(Spec{Path: "/no/such/file", Argv: []string{"x"}}); err == nil {
 			t.Fatal("no error")
 		}
 	}
@@ -614,33 +637,62 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-func TestFind(t *testing.T) {
+// TestSearch: the program is looked for as execvp(3) does.
+func TestSearch(t *testing.T) {
 	dir := t.TempDir()
-	bin := filepath.Join(dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, mode := range map[string]os.FileMode{"good": 0o755, "plain": 0o644} {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"), mode); err != nil {
+	write := func(name, content string, mode os.FileMode) {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), mode), os.Chmod(path, mode)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	write("bin/good", "#!/bin/sh\necho $0\n", 0o755)
+	write("bin/plain", "#!/bin/sh\n", 0o644)
+	write("bin/broken", "#!/no/such/interpreter\n", 0o755)
+	write("bin/text", "hello", 0o755)
+	write("dirs/good/file", "", 0o644)
+	write("plain/good", "", 0o644)
+	write("broken/good", "#!/no/such/interpreter\n", 0o755)
+	write("text/good", "hello", 0o755)
+	write("file", "", 0o644)
+	in := func(names ...string) string {
+		for i := range names {
+			names[i] = filepath.Join(dir, names[i])
+		}
+		return strings.Join(names, ":")
+	}
 	for _, c := range []struct {
-		name, dir, path, want string
-		code                  int
+		name, dir, path string
+		want            string // what is executed, below dir, or the error
+		code            int
 	}{
-		{"good", "", "/nowhere:" + bin, filepath.Join(bin, "good"), 0},
-		{"good", dir, "bin", filepath.Join(bin, "good"), 0},
-		{"./bin/good", dir, "", filepath.Join(bin, "good"), 0},
-		{"/bin/sh", dir, "", "/bin/sh", 0},
-		{"plain", "", bin, "", 126},
-		{"missing", "", bin, "", 127},
-		{"", "", bin, "", 126},
+		{"good", "", "/nowhere:" + in("bin"), "bin/good", 0},
+		{"good", dir, "bin", "bin/good", 0},
+		{"good", in("bin"), "/nowhere:", "bin/good", 0},
+		{"./bin/good", dir, "", "bin/good", 0},
+		{"good", "", in("dirs", "plain", "broken", "file", "bin"), "bin/good", 0},
+		{"good", "", in("text", "bin"), "cannot execute " + in("text/good") + ": exec format error", 126},
+		{"good", "", in("broken", "plain", "nowhere"), "cannot execute " + in("plain/good") + ": permission denied", 126},
+		{"good", "", in("dirs", "broken"), "cannot execute " + in("broken/good") + ": its interpreter does not exist", 126},
+		{"good", "", in("dirs", "file"), "cannot find good: file does not exist in PATH=" + in("dirs", "file"), 127},
+		{"plain", "", in("bin"), "cannot execute " + in("bin/plain") + ": permission denied", 126},
+		{"missing", "", in("bin"), "cannot find missing: file does not exist in PATH=" + in("bin"), 127},
+		{"missing", "", "", "cannot find missing: file does not exist in PATH=", 127},
+		{"", "", in("bin"), "the command is empty", 126},
 	} {
-		got, err := Find(c.name, c.dir, c.path)
-		var start *StartError
-		if got != c.want || (err != nil) != (c.code != 0) || errors.As(err, &start) && start.ExitCode() != c.code {
-			t.Errorf("Find(%q, %q, %q) = %q, %v", c.name, c.dir, c.path, got, err)
+		spec, out := spec(t, func(s *Spec) { s.Path, s.Dir, s.Search, s.Argv = c.name, c.dir, c.path, []string{"x"} })
+		p, err := execute(spec)
+		linux.Close(spec.Files[1])
+		if err == nil {
+			got := (&started{p, out}).output(t)
+			if want := filepath.Join(dir, c.want) + "\n"; c.code != 0 || got != want {
+				t.Errorf("%q in %q, PATH=%s: executed %q, want %q", c.name, c.dir, c.path, got, want)
+			}
+			continue
+		}
+		start, ok := errors.AsType[*StartError](err)
+		if !ok || c.code == 0 || start.ExitCode() != c.code || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q in %q, PATH=%s: %v, want %q", c.name, c.dir, c.path, err, c.want)
 		}
 	}
 }

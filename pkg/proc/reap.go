@@ -13,6 +13,9 @@ type Exit struct {
 	PID    int
 	Code   int            // exit status; -1 where a signal ended it
 	Signal syscall.Signal // 0 where it exited
+	// Failed is why a process that Start has started never ran its program, a *StartError; nil: it did, or was killed before. Code is
+	// what a shell would exit with then.
+	Failed error
 }
 
 // Status is the number a shell would give: the exit status, or 128 + the signal.
@@ -35,12 +38,30 @@ func (e Exit) String() string {
 // each. none is true when no child is left at all. SIGCHLD coalesces (signal(7)), so one call takes all that there are.
 func Reap(each func(Exit)) (none bool, err error) {
 	for {
-		pid, status, more, err := linux.WaitAny()
-		if err != nil || pid == 0 {
+		e, more, err := next()
+		if err != nil || e.PID == 0 {
 			return !more && err == nil, err
 		}
-		each(exitOf(pid, status))
+		each(e)
 	}
+}
+
+// next takes one status. What became of an exec that was not over is to be seen only before that.
+func next() (e Exit, more bool, err error) {
+	if !anyExecuting() {
+		pid, status, more, err := linux.WaitAny()
+		return exitOf(pid, status), more, err
+	}
+	pid, more, err := linux.PeekAny()
+	if err != nil || pid == 0 {
+		return Exit{}, more, err
+	}
+	why := failed(pid)
+	status, err := linux.Wait(pid)
+	if why != nil {
+		return Exit{PID: pid, Code: why.ExitCode(), Failed: why}, true, err
+	}
+	return exitOf(pid, status), true, err
 }
 
 // exitOf reads a status. wait4 is called without WUNTRACED and WCONTINUED, so a status is always an end.
@@ -49,14 +70,4 @@ func exitOf(pid int, status linux.WaitStatus) Exit {
 		return Exit{PID: pid, Code: -1, Signal: status.Signal()}
 	}
 	return Exit{PID: pid, Code: status.ExitStatus()}
-}
-
-// discard takes the status of a child that never came to run its program.
-func discard(pid int) {
-	var status syscall.WaitStatus
-	for {
-		if _, err := syscall.Wait4(pid, &status, 0, nil); err != syscall.EINTR {
-			return
-		}
-	}
 }

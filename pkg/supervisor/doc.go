@@ -9,6 +9,10 @@
 // With a check (-check) a candidate is starting before there is a process of the app: the first one of the generation
 // is the check's, and the app is launched, as the same generation, when that has exited with 0.
 //
+// Between its fork and its exec a process is crank's own code, and can hang: in a lease on the program, or a file system that does not
+// answer. The loop does not wait for it. The candidate is starting, and those who watch or have asked for it are told so when the exec has
+// succeeded; where it has failed, they are told that alone.
+//
 // A candidate proves that it is ready: it says READY=1, or, where crank was told so (Readiness), its exec succeeded, it
 // was alive for long enough, or a probe of it succeeds. READY=1 in the story and the diagram stands for all of these.
 // Where one serves already, both serve for a while, since some servers say that they are ready and fail right after.
@@ -41,51 +45,54 @@
 // # The table
 //
 // What each event does in each situation. In "first" a generation is starting and none serves; in "next" one
-// is starting and one serves; "checking" is "next" while the check runs; in "leaving" one serves and an older one drains; in "delay" crank was told to
+// is starting and one serves; "executing" is "next" while the exec is not over, "checking" while the check runs; in "leaving" one serves and an older one drains; in "delay" crank was told to
 // stop, and the current one serves on until -drain-delay is over; in "shutdown" it was asked to stop. Messages,
 // limits and ends are those of the generation that gives the situation its name.
 //
-//	event         | idle    | first   | next    | checking | settling | ready     | leaving | delay     | shutdown
-//	swap          | start   | busy    | busy    | busy     | busy     | start     | start   | refused   | refused
-//	swap -force   | start   | replace | replace | replace  | release  | start     | start   | refused   | refused
-//	HUP           | ignored | later   | later   | later    | later    | start     | start   | dropped   | dropped
-//	abort         | refused | fail    | fail    | fail     | release  | refused   | refused | refused   | refused
-//	kill          | nobody  | pass on | pass on | pass on  | pass on  | pass on   | pass on | pass on   | pass on
-//	READY         | counted | current | settle  | counted  | counted  | counted   | counted | counted   | counted
-//	probe good    | -       | current | settle  | -        | -        | -         | -       | -         | -
-//	probe bad     | -       | again   | again   | -        | -        | -         | -       | -         | -
-//	probe limit   | -       | kill it | kill it | -        | -        | -         | -       | -         | -
-//	alive over    | -       | current | settle  | -        | -        | -         | -       | -         | -
-//	failed        | counted | fail    | fail    | fail     | fail     | status    | status  | status    | status
-//	STOPPING      | counted | fail    | fail    | fail     | fail     | not ready | counted | not ready | counted
-//	STATUS        | counted | status  | status  | status   | status   | status    | status  | status    | status
-//	EXTEND        | counted | extend  | extend  | counted  | counted  | counted   | extend  | counted   | extend
-//	MAINPID       | counted | main    | main    | counted  | main     | main      | counted | main      | counted
-//	RELOADING     | counted | -       | -       | -        | reload   | reload    | counted | reload    | counted
-//	reload over   | counted | current | settle  | counted  | reloaded | reloaded  | counted | reloaded  | counted
-//	reload late   | -       | -       | -       | -        | overdue  | overdue   | -       | overdue   | -
-//	WATCHDOG_USEC | counted | period  | period  | period   | period   | period    | counted | period    | counted
-//	ping          | counted | counted | counted | counted  | alive    | alive     | counted | alive     | counted
-//	no ping       | -       | -       | -       | -        | fail     | missed    | -       | missed    | -
-//	trigger       | counted | counted | counted | counted  | fail     | missed    | counted | missed    | counted
-//	miss, swap    | counted | counted | counted | counted  | fail     | start     | counted | missed    | counted
-//	miss, exit    | counted | counted | counted | counted  | fail     | exit      | counted | missed    | counted
-//	start limit   | -       | fail    | fail    | fail     | -        | -         | -       | -         | -
-//	settle over   | -       | -       | -       | -        | current  | -         | -       | -         | -
-//	stop limit    | -       | -       | -       | -        | -        | -         | kill    | -         | kill
-//	delay over    | -       | -       | -       | -        | -        | -         | -       | stop      | -
-//	exits 0       | reap    | fail    | fail    | launch   | fail     | died      | exited  | stop      | exited
-//	exits 3       | reap    | fail    | fail    | fail     | fail     | died      | exited  | stop      | exited
-//	is killed     | reap    | fail    | fail    | fail     | fail     | died      | exited  | stop      | exited
-//	leaves some   | reap    | others  | others  | others   | others   | others    | others  | others    | others
-//	others go     | -       | exited  | exited  | exited   | exited   | exited    | exited  | exited    | exited
-//	current dies  | -       | -       | wait    | wait     | promote  | died      | died    | stop      | -
-//	TERM          | leave   | stop 1s | delay   | delay    | delay    | delay     | delay   | stop      | pass on
-//	TERM twice    | leave   | stop 1s | stop    | stop     | stop     | stop      | stop    | stop      | pass on
-//	USR1          | hold    | pass on | current | current  | current  | current   | current | current   | pass on
-//	launch fails  | failed  | failed  | failed  | failed   | failed   | failed    | failed  | refused   | refused
-//	pause         | shift   | shift   | shift   | shift    | shift    | shift     | shift   | shift     | shift
-//	backoff over  | start   | -       | -       | -        | -        | -         | -       | -         | -
+//	event         | idle    | first   | next    | executing | checking | settling | ready     | leaving | delay     | shutdown
+//	swap          | start   | busy    | busy    | busy      | busy     | busy     | start     | start   | refused   | refused
+//	swap -force   | start   | replace | replace | replace   | replace  | release  | start     | start   | refused   | refused
+//	HUP           | ignored | later   | later   | later     | later    | later    | start     | start   | dropped   | dropped
+//	abort         | refused | fail    | fail    | fail      | fail     | release  | refused   | refused | refused   | refused
+//	kill          | nobody  | pass on | pass on | pass on   | pass on  | pass on  | pass on   | pass on | pass on   | pass on
+//	READY         | counted | current | settle  | counted   | counted  | counted  | counted   | counted | counted   | counted
+//	probe good    | -       | current | settle  | -         | -        | -        | -         | -       | -         | -
+//	probe bad     | -       | again   | again   | -         | -        | -        | -         | -       | -         | -
+//	probe limit   | -       | kill it | kill it | -         | -        | -        | -         | -       | -         | -
+//	alive over    | -       | current | settle  | -         | -        | -        | -         | -       | -         | -
+//	failed        | counted | fail    | fail    | counted   | fail     | fail     | status    | status  | status    | status
+//	STOPPING      | counted | fail    | fail    | counted   | fail     | fail     | not ready | counted | not ready | counted
+//	STATUS        | counted | status  | status  | counted   | status   | status   | status    | status  | status    | status
+//	EXTEND        | counted | extend  | extend  | counted   | counted  | counted  | counted   | extend  | counted   | extend
+//	MAINPID       | counted | main    | main    | counted   | counted  | main     | main      | counted | main      | counted
+//	RELOADING     | counted | -       | -       | counted   | -        | reload   | reload    | counted | reload    | counted
+//	reload over   | counted | current | settle  | counted   | counted  | reloaded | reloaded  | counted | reloaded  | counted
+//	reload late   | -       | -       | -       | -         | -        | overdue  | overdue   | -       | overdue   | -
+//	WATCHDOG_USEC | counted | period  | period  | counted   | period   | period   | period    | counted | period    | counted
+//	ping          | counted | counted | counted | counted   | counted  | alive    | alive     | counted | alive     | counted
+//	no ping       | -       | -       | -       | -         | -        | fail     | missed    | -       | missed    | -
+//	trigger       | counted | counted | counted | counted   | counted  | fail     | missed    | counted | missed    | counted
+//	miss, swap    | counted | counted | counted | counted   | counted  | fail     | start     | counted | missed    | counted
+//	miss, exit    | counted | counted | counted | counted   | counted  | fail     | exit      | counted | missed    | counted
+//	start limit   | -       | fail    | fail    | fail      | fail     | -        | -         | -       | -         | -
+//	settle over   | -       | -       | -       | -         | -        | current  | -         | -       | -         | -
+//	stop limit    | -       | -       | -       | -         | -        | -        | -         | kill    | -         | kill
+//	delay over    | -       | -       | -       | -         | -        | -        | -         | -       | stop      | -
+//	exits 0       | reap    | fail    | fail    | fail      | launch   | fail     | died      | exited  | stop      | exited
+//	exits 3       | reap    | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
+//	is killed     | reap    | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
+//	leaves some   | reap    | others  | others  | others    | others   | others   | others    | others  | others    | others
+//	others go     | -       | exited  | exited  | exited    | exited   | exited   | exited    | exited  | exited    | exited
+//	current dies  | -       | -       | wait    | wait      | wait     | promote  | died      | died    | stop      | -
+//	TERM          | leave   | stop 1s | delay   | delay     | delay    | delay    | delay     | delay   | stop      | pass on
+//	TERM twice    | leave   | stop 1s | stop    | stop      | stop     | stop     | stop      | stop    | stop      | pass on
+//	USR1          | hold    | pass on | current | current   | current  | current  | current   | current | current   | pass on
+//	executed      | -       | -       | -       | go on     | -        | -        | -         | -       | -         | -
+//	not executed  | -       | -       | -       | fail      | -        | -        | -         | -       | -         | -
+//	fork fails    | failed  | failed  | failed  | failed    | failed   | failed   | failed    | failed  | refused   | refused
+//	exec fails    | failed  | failed  | failed  | failed    | failed   | failed   | failed    | failed  | refused   | refused
+//	pause         | shift   | shift   | shift   | shift     | shift    | shift    | shift     | shift   | shift     | shift
+//	backoff over  | start   | -       | -       | -         | -        | -        | -         | -       | -         | -
 //
 // The rows:
 //
@@ -103,8 +110,10 @@
 //   - The watchdog runs from READY=1 on: "ping" is WATCHDOG=1, "no ping" a period
 //     without, "trigger" WATCHDOG=trigger, a miss at once. The last two rows are any miss, with -watchdog swap and exit.
 //   - In "checking" the main process is the check's, and that is what exits or is killed.
+//   - In "executing" a main process that exits has executed its program, and one that is killed has not. "executed", "not executed": its
+//     exec succeeds or fails.
 //   - "leaves some": the main process ends and others stay; "others go": they end as well.
-//   - "launch fails" is a request with -force whose program cannot be executed.
+//   - "fork fails" is a request with -force for which no process can be made, "exec fails" one whose program cannot be executed.
 //   - "pause": crank did not run for more than 3 seconds.
 //   - The situation of "backoff over" in "idle" is the time between two automatic restarts.
 //
@@ -122,6 +131,8 @@
 //     while another served that died meanwhile: "died". One that was asked for otherwise: crank waits.
 //   - launch: the check has passed, and the app is started. Its start limit begins now. What cannot be executed, the
 //     check or the app, has failed.
+//   - go on: the start, and the answer to a request, are told. What was held is delivered where none serves, and the candidate
+//     has to prove itself from now on. The start limit goes on; one that has to be alive has no other than for its exec.
 //   - again: there is another probe after an interval. kill it: the probe, which then is a bad one.
 //   - current: the candidate is current, the old one gets the stop signal (or: the signal goes to the current one).
 //     settle: both serve. promote: it is current although it has not settled. wait: not ready, until the candidate
@@ -147,7 +158,7 @@
 //     gets the stop signal. From then on there is one deadline, the largest -stop; leaving ones keep theirs if it is
 //     earlier, and are not told again. stop 1s: a starting candidate has no more than that. leave: Run returns.
 //   - pass on: the signal goes to the generation (in "shutdown" to the one that served last). hold: it is kept for
-//     the next one, as it is where there is none but a check. kill: KILL to all of its processes. failed: the outcome says that it cannot be executed.
+//     the next one, as it is where there is none but a check, or one that is not executed. kill: KILL to all of its processes. failed: the outcome says that it cannot be executed.
 //   - shift: all deadlines move by the pause. -: nothing happens; for a limit: it is not armed.
 //
 // # The end

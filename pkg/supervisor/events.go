@@ -11,11 +11,15 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// onChildren takes the status of every process that has ended.
+// onChildren finds out whether the candidate's exec is over, and takes the status of every process that has ended. One that has ended
+// may have executed its program before.
 func (s *Supervisor) onChildren() {
 	exits, _ := s.launcher.Reap()
+	s.lookAtExec(s.candidate)
 	for _, e := range exits {
-		s.counts.Reaped++
+		if e.Failed == nil {
+			s.counts.Reaped++
+		}
 		if s.probeEnded(e) {
 			continue
 		}
@@ -31,6 +35,10 @@ func (s *Supervisor) onChildren() {
 
 // onExit is the end of a generation's main process.
 func (s *Supervisor) onExit(g *generation, e proc.Exit) {
+	if g.state == Starting && e.Failed != nil {
+		s.notExecuted(g, e.Failed)
+		return
+	}
 	if g.state == Starting && g.checking && e.Status() == 0 {
 		s.checkPassed(g)
 		return

@@ -53,6 +53,10 @@ var deeds = []deed{
 	{'o', func(w *world, n int) { w.end(n, proc.Exit{Code: 1}, 2) }},
 	{'O', func(w *world, n int) { w.end(n, proc.Exit{}, 0) }},
 	{'x', func(w *world, n int) { w.kernel.failNext(syscall.ENOENT) }},
+	{'X', func(w *world, n int) { w.kernel.failNextFork(syscall.EAGAIN) }},
+	{'h', func(w *world, n int) { w.kernel.setHang(true) }},
+	{'i', func(w *world, n int) { w.kernel.setHang(false); w.kernel.execOver(n, nil); w.settle() }},
+	{'j', func(w *world, n int) { w.kernel.setHang(false); w.kernel.execOver(n, syscall.EACCES); w.settle() }},
 	{'z', func(w *world, n int) { w.kernel.setStrays(1) }},
 	{'u', func(w *world, n int) { w.kernel.setUndying(true) }},
 	{'w', func(w *world, n int) { w.slowTail(n) }},
@@ -151,7 +155,8 @@ func FuzzScript(f *testing.F) {
 		"\x01\x01E;E;Fr", "\x01\x01rlr,<E;<F;", "\x03\x01rFTE;F;E", "\x01\x01rL,r,y;;L;;", "\x01\x21rg,g;g", "\x01\x61r;r;,;", "\x01\xa1r;1",
 		"\x01\x41rG1GrG", "\x01\x81rG0", "\x01\x01m1lm,<0", "\x01\x01rMlM<mo,.", "\x03\x41rdTG;D", "\x05\x41rlrG;g!",
 		"\x01\x05;r,l,,,0", "\x01\x09v,lVVv,,", "\x01\x09V,,,,,;;", "\x01\x0dv,lVr,v,1", "\x01\x0dvS!vT", "\x01\x11vrvl,Vv", "\x05\x11vr1,;vr",
-		"\x01\x1bvxlU<1vv,T", "\x01\x19v.xV,vla9;v", "\x01\x1dvvxHvS<uTT",
+		"\x01\x01rhlir,0", "\x01\x01rhljlUr", "\x01\x01rhlaTi", "\x01\x01rhs<0S;j", "\x41\x01rhlil,9", "\x01\x05rhl;i;,", "\x01\x09rhlvi9",
+		"\x01\x1bvxlU<1vv,T", "\x01\x11hvr", "\x01\x11vrhlHi<1ivT", "\x05\x01rh1;;ir", "\x01\x01rXlhluT;;;", "\x01\x19v.xV,vla9;v", "\x01\x1dvvxHvS<uTT",
 	} {
 		f.Add([]byte(seed))
 	}

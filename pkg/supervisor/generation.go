@@ -47,6 +47,8 @@ type generation struct {
 	deadline time.Time // when expire is to look at it; zero: never
 	text     string    // STATUS=
 
+	executing  bool      // while starting: its process, or its check's, has not executed its program yet
+	announced  bool      // those who watch were told of it
 	checking   bool      // its process is the check's
 	proveAt    time.Time // while starting: when it is probed again, or was alive for long enough; zero: never
 	probe      *probing  // the one under way
@@ -82,13 +84,15 @@ type swap struct {
 	from    int
 	began   time.Time
 	done    chan Outcome // 1-buffered
+	// accepted answers the request; nil: it was answered, or nobody has asked.
+	accepted func(n, pid int)
 }
 
 // live reports whether its main process runs.
 func (g *generation) live() bool { return g != nil && g.child != nil && g.exit == nil }
 
 // become is the only way to change a generation's state: it checks the move, keeps time and
-// history, and logs once. The snapshot is published by the caller's loop turn before anybody is answered.
+// history, and logs once. A start is told later, by executed. The snapshot is published by the caller's loop turn before anybody is answered.
 func (s *Supervisor) become(g *generation, to State, cause string) {
 	from := g.state
 	if !slices.Contains(legal[from], to) {
@@ -100,15 +104,28 @@ func (s *Supervisor) become(g *generation, to State, cause string) {
 		took = now.Sub(g.since)
 	}
 	g.state, g.since, g.deadline, g.extended = to, now, time.Time{}, extension{}
+	g.executing = g.executing && to == Starting
 	g.watchdog.follow(s, g, from)
 	if !g.serves() {
 		g.reload = reload{}
 	}
 	s.stopProbing(g)
+	if g.executing {
+		return // announce tells of it when its program runs
+	}
+	if !g.announced && to == Exited {
+		from, took = 0, 0 // as far as anybody knows
+	}
+	s.announce(g, from, cause, took)
+}
 
+// announce tells those who watch of the state that g is in now, which came from another one that had lasted so long.
+func (s *Supervisor) announce(g *generation, from State, cause string, took time.Duration) {
+	g.announced = true
+	to := g.state
 	event := Event{Kind: g.moveKind(from, to, cause), From: from.String(), To: to.String(), Cause: cause, Text: g.text, Took: took}
 	if to == Ready && from == Starting {
-		event.Took = now.Sub(g.started)
+		event.Took = g.since.Sub(g.started)
 	}
 	if from == Stopping {
 		s.observer.Stopped(took)

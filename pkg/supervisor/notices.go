@@ -52,6 +52,10 @@ func (s *Supervisor) onNotice(c noticeCall) {
 		s.counts.IgnoredNotices++
 		return
 	}
+	if g.executing {
+		s.counts.IgnoredNotices++ // it is not from the app
+		return
+	}
 	ignored, candidate := false, g.candidate()
 	for _, part := range parts {
 		if candidate && g.state == Stopping {

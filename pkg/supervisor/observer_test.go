@@ -171,6 +171,8 @@ func TestCounters(t *testing.T) {
 		if st.Draining != 1 || st.LastSwap == nil || time.Since(st.LastSwap.Ended) != 0 || st.LastSwap.Took != time.Second {
 			t.Errorf("draining %d, last swap %+v", st.Draining, st.LastSwap)
 		}
+		w.kernel.failNext(syscall.ENOENT)
+		w.run(v1) // its end is not counted
 		w.exits(2, 1, 0)
 		w.kernel.adopted()
 		w.pass(time.Second)

@@ -58,7 +58,7 @@ func (s *Supervisor) check(g *generation) {
 		return
 	}
 	g.checking = true
-	s.candidateRuns(g, child)
+	s.forked(g, child)
 }
 
 // launch starts the app of a candidate.
@@ -68,11 +68,7 @@ func (s *Supervisor) launch(g *generation) {
 		s.neverRan(g, reasonExec, err.Error(), err)
 		return
 	}
-	s.candidateRuns(g, child)
-	if s.current == nil {
-		s.deliverHeld(g)
-	}
-	s.awaitReady(g)
+	s.forked(g, child)
 }
 
 // neverRan is a candidate that could not be executed.
@@ -83,14 +79,12 @@ func (s *Supervisor) neverRan(g *generation, reason, cause string, err error) {
 	s.failed(g, reason, cause)
 }
 
-// candidateRuns begins the time that the candidate, or its check, has.
-func (s *Supervisor) candidateRuns(g *generation, child Child) {
-	g.child, g.pid = child, child.PID()
+// forked begins the time that the candidate, or its check, has. Its process is there, and may hang in its exec: executed goes on.
+func (s *Supervisor) forked(g *generation, child Child) {
+	g.child, g.pid, g.executing = child, child.PID(), true
 	s.candidate = g
 	if g.state == Starting { // its check is over
 		g.since = time.Now()
-		s.record(g, Event{Kind: "started", Cause: "checked"})
-		s.log.V(s.verbosity(g)).Info("generation checked and started", "generation", g.n, "pid", g.pid)
 	} else {
 		s.become(g, Starting, describe(g.trigger, g.asker))
 	}
@@ -102,9 +96,47 @@ func (s *Supervisor) candidateRuns(g *generation, child Child) {
 	}
 }
 
-// startLimit is how long the candidate, or its check, may take; 0: for ever.
+// lookAtExec goes on with g where its exec is over. Where it has failed, the end of the process tells.
+func (s *Supervisor) lookAtExec(g *generation) {
+	if g != nil && g.executing && g.child.Executed() {
+		s.executed(g)
+	}
+}
+
+// executed is a candidate whose program, or check, runs.
+func (s *Supervisor) executed(g *generation) {
+	g.executing = false
+	if g.announced { // its check is over
+		s.record(g, Event{Kind: "started", Cause: "checked"})
+		s.log.V(s.verbosity(g)).Info("generation checked and started", "generation", g.n, "pid", g.pid)
+	} else {
+		s.announce(g, 0, describe(g.trigger, g.asker), 0)
+	}
+	s.accepted(g, g.pid)
+	if g.checking {
+		return
+	}
+	if s.current == nil {
+		s.deliverHeld(g)
+	}
+	s.awaitReady(g)
+}
+
+// notExecuted is the end of a process that could not execute the candidate's program, or its check.
+func (s *Supervisor) notExecuted(g *generation, err error) {
+	reason, cause := reasonExec, err.Error()
+	if g.checking {
+		reason, cause = reasonCheck, "check: "+cause
+	}
+	g.child.Gone()
+	g.child.Close()
+	g.child, g.pid = nil, 0
+	s.neverRan(g, reason, cause, err)
+}
+
+// startLimit is how long the candidate, or its check, may take; 0: for ever. One that has to be alive has no limit, but for its exec.
 func (s *Supervisor) startLimit(g *generation) time.Duration {
-	if !g.checking && s.aliveMeansReady() {
+	if !g.checking && !g.executing && s.aliveMeansReady() {
 		return 0
 	}
 	return orDefault(g.cmd.Start, s.cfg.Start)
@@ -120,13 +152,13 @@ func (s *Supervisor) checkPassed(g *generation) {
 	s.launch(g)
 }
 
-// awaitReady begins to find out whether the candidate, which has just been launched, is ready.
+// awaitReady begins to find out whether the candidate, which has just been executed, is ready.
 func (s *Supervisor) awaitReady(g *generation) {
 	switch r := s.cfg.Ready; {
 	case r.None:
 		s.becameReady(g)
 	case r.Alive > 0:
-		g.proveAt = time.Now().Add(r.Alive)
+		g.deadline, g.proveAt = time.Time{}, time.Now().Add(r.Alive)
 	case r.Exec != nil || s.prober != nil:
 		s.probe(g)
 	}
@@ -244,6 +276,8 @@ func (s *Supervisor) probeEnded(e proc.Exit) bool {
 	p.child.Close()
 	switch {
 	case p.g.probe != p: // it was killed, since nobody wants to know any more
+	case e.Failed != nil:
+		s.onProbed(probed{p: p, err: e.Failed})
 	case e.Status() == 0 && !p.late:
 		s.onProbed(probed{p: p})
 	default:
@@ -272,6 +306,8 @@ func (s *Supervisor) probeError(p *probing, e proc.Exit, words Tail) error {
 func (s *Supervisor) notInTime(g *generation) string {
 	limit := orDefault(g.cmd.Start, s.cfg.Start) + g.extended.added
 	switch {
+	case g.executing:
+		return fmt.Sprintf("not executed in time (%v): its exec hangs, as on a lease (fcntl(2)) or a file system that does not answer", limit)
 	case g.checking:
 		return fmt.Sprintf("check not over in time (%v)", limit)
 	case g.probeSaid != "":
@@ -288,14 +324,19 @@ func probeTail(t Tail, words []string) Tail {
 	return t
 }
 
-// textChecking is the status of a generation whose check runs.
-const textChecking = "checking"
+// The status of a generation whose check runs, and of one whose program, or check, is not executed yet.
+const (
+	textChecking  = "checking"
+	textExecuting = "executing"
+)
 
 // status is what those who look are told of g: what it said itself, or how far it is.
 func (g *generation) status() string {
 	switch {
 	case g.state != Starting:
 		return g.text
+	case g.executing:
+		return textExecuting
 	case g.checking:
 		return textChecking
 	}
@@ -307,6 +348,8 @@ func (g *generation) diedStarting(e proc.Exit) (reason, cause string) {
 	switch {
 	case g.checking:
 		return reasonCheck, "check " + e.String()
+	case g.executing: // nothing else than a signal ends it
+		return reasonSignal, e.String() + " before its program was executed"
 	case g.state == Settling:
 		return reasonSettle, e.String() + " while settling"
 	case e.Signal != 0:

@@ -13,15 +13,16 @@ import (
 
 // Launcher makes and knows processes. Its methods are called by Run's goroutine alone.
 type Launcher interface {
-	// Launch starts generation n. It returns when the program runs, or with why it does not.
+	// Launch starts generation n. It returns when its process is there, or with why it cannot be. Whether the process executes the program
+	// is told later, after Children: by Child.Executed, or by the Failed of its end, which Reap returns.
 	// protect is true where a generation serves that must not suffer from this one.
 	Launch(n int, c Command, protect bool) (Child, error)
 	// Check starts argv, which has to exit 0 before generation n is launched. It counts as that generation's process.
 	Check(n int, c Command, argv []string, protect bool) (Child, error)
 	// Probe starts argv, whose exit says whether generation n is ready. Others does not count it.
 	Probe(n int, c Command, argv []string, protect bool) (Child, error)
-	// Reap takes the status of every process that has ended. none: there are no children left. It is called after a
-	// SIGCHLD, and at each tick.
+	// Reap takes the status of every process that has ended. none: there are no children left. It is called when Children delivers, and
+	// at each tick.
 	Reap() (exits []proc.Exit, none bool)
 	// Tend restores what all generations share and one of them may have damaged. It returns what it could not restore, for the answer to
 	// why crank is not ready: without paths; empty: nothing. It is called at each tick unless crank is stopping, when a generation has ended,
@@ -35,6 +36,8 @@ type Launcher interface {
 // Child is the process of one generation, and all that belongs to it.
 type Child interface {
 	PID() int
+	// Executed reports whether it runs its program, or ran it. It does not block.
+	Executed() bool
 	// SetMain makes pid the main process, as the app has asked for. The error says why it cannot be: it is not
 	// alive, or not one of the generation's.
 	SetMain(pid int) error
@@ -110,7 +113,7 @@ type Options struct {
 	Saver    Saver                 // nil: nothing is saved
 	Prober   Prober                // nil: Config.Ready says what makes a candidate ready
 	Signals  <-chan syscall.Signal // to crank, already rewritten; without CHLD
-	Children <-chan struct{}       // something happened to a child (SIGCHLD)
+	Children <-chan struct{}       // something happened to a child: it has ended (SIGCHLD), or its exec is over
 	Log      logr.Logger
 	// Fallback is started where the first command, a saved one, fails. SetAside is called then.
 	Fallback *Command
@@ -200,7 +203,7 @@ type Supervisor struct {
 
 // Counters count what would otherwise pass unseen.
 type Counters struct {
-	Reaped         int64 // processes whose status was taken, adopted ones included
+	Reaped         int64 // processes whose status was taken, adopted ones included, but for those that could not be executed
 	ClockGaps      int64 // pauses of crank that were not charged to any deadline
 	DroppedHUPs    int64 // HUPs while stopping
 	IgnoredNotices int64 // messages that had no meaning in the state they came in
@@ -254,6 +257,8 @@ func (s *Supervisor) Run(first Command) int {
 		// A pause of the whole process fires every timer at once, and lets in what came meanwhile. Before
 		// any of that the old deadlines are moved, so that no new one is.
 		s.onTick()
+		// What comes from an app, or is meant for it, can be faster than the news of its exec.
+		s.lookAtExec(s.candidate)
 		act()
 	}
 }

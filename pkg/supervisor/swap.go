@@ -17,7 +17,7 @@ type Ticket struct {
 	ID         int64 // Event.Swap of its events
 	Seq        int64 // the newest event before it
 	Generation int
-	PID        int // its check's, where it has one; 0 where no process could be started: Done then already has the outcome
+	PID        int // its check's, where it has one; 0 where nothing was executed: Done then has the outcome already, or soon
 	// Done carries the outcome, once, and is never closed. It has room for it: nobody needs to wait.
 	Done <-chan Outcome
 }
@@ -32,8 +32,8 @@ type swapReply struct {
 	err    error
 }
 
-// Swap asks for a swap. It returns once the candidate's process runs (or could not be started:
-// Ticket.Done tells), or with a *Refusal, or with ctx's error. The swap goes on when ctx ends later.
+// Swap asks for a swap. It returns once the candidate's program runs (or could not be executed, or the swap has ended otherwise:
+// Ticket.Done tells), or with a *Refusal, or with ctx's error. The swap goes on when ctx ends.
 func (s *Supervisor) Swap(ctx context.Context, r Request) (Ticket, error) {
 	reply := make(chan swapReply, 1)
 	answer, err := call(ctx, s, s.swaps, swapCall{r, reply}, reply)
@@ -103,8 +103,18 @@ func (s *Supervisor) onSwap(c swapCall) {
 	}
 	done := make(chan Outcome, 1)
 	sw := &swap{trigger: r.Trigger, asker: r.Asker, done: done}
-	g := s.begin(cmd, sw)
-	answer(Ticket{ID: sw.id, Seq: sw.seq, Generation: g.n, PID: g.pid, Done: done}, nil)
+	sw.accepted = func(n, pid int) {
+		answer(Ticket{ID: sw.id, Seq: sw.seq, Generation: n, PID: pid, Done: done}, nil)
+	}
+	s.begin(cmd, sw)
+}
+
+// accepted answers who has asked for g, if that was not done before: its program runs, as pid, or never will.
+func (s *Supervisor) accepted(g *generation, pid int) {
+	if g.swap != nil && g.swap.accepted != nil {
+		g.swap.accepted(g.n, pid)
+		g.swap.accepted = nil
+	}
 }
 
 // refused tells who watches of a swap that was not even tried.
@@ -221,7 +231,7 @@ func (s *Supervisor) killOldest() {
 }
 
 // begin starts a candidate. There is none, and crank is not stopping.
-func (s *Supervisor) begin(cmd Command, sw *swap) *generation {
+func (s *Supervisor) begin(cmd Command, sw *swap) {
 	s.last++
 	s.lastSwap++
 	sw.id, sw.began = s.lastSwap, time.Now()
@@ -238,7 +248,6 @@ func (s *Supervisor) begin(cmd Command, sw *swap) *generation {
 	} else {
 		s.launch(g)
 	}
-	return g
 }
 
 // orDefault returns the first that is not 0.
@@ -333,6 +342,7 @@ func (s *Supervisor) failCandidate(reason, cause string) {
 // failed ends the candidacy of g, which is leaving or gone, and decides what that means.
 func (s *Supervisor) failed(g *generation, reason, cause string) {
 	s.candidate = nil
+	s.accepted(g, 0)
 	log := s.log.WithValues("generation", g.n, "pid", g.pid, "reason", reason, "cause", cause, "trigger", string(g.trigger))
 	if slices.Contains(unblamed, reason) {
 		log.Info("generation failed")

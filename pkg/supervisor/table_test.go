@@ -28,6 +28,13 @@ var situations = []situation{
 	{name: "idle", subject: 0, reach: func(w *world) {}},
 	{name: "first", subject: 1, reach: func(w *world) { w.run(v1) }},
 	{name: "next", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2) }},
+	{name: "executing", subject: 2, reach: func(w *world) {
+		w.run(v1)
+		w.ready(1)
+		w.kernel.setHang(true)
+		w.swap(Request{Trigger: TriggerRun, Change: Change(v2)})
+		w.kernel.setHang(false)
+	}},
 	{name: "checking", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2) }, check: []string{"/app", "-t"}},
 	{name: "settling", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2); w.ready(2) }},
 	{name: "ready", subject: 1, reach: func(w *world) { w.run(v1); w.ready(1) }},
@@ -202,7 +209,18 @@ var events = []event{
 	{"TERM", Config{}, signals(syscall.SIGTERM)},
 	{"TERM twice", Config{}, signals(syscall.SIGTERM, syscall.SIGTERM)},
 	{"USR1", Config{}, signals(syscall.SIGUSR1)},
-	{"launch fails", Config{}, func(w *world, _ int) string {
+	{"executed", Config{}, func(w *world, subject int) string { w.kernel.execOver(subject, nil); w.settle(); return "" }},
+	{"not executed", Config{}, func(w *world, subject int) string {
+		w.kernel.execOver(subject, syscall.EACCES)
+		w.settle()
+		return ""
+	}},
+	{"fork fails", Config{}, func(w *world, _ int) string {
+		w.kernel.failNextFork(syscall.EAGAIN)
+		_, refused := w.swap(Request{Trigger: TriggerRun, Change: Change(v2), Force: true})
+		return refused
+	}},
+	{"exec fails", Config{}, func(w *world, _ int) string {
 		w.kernel.failNext(syscall.ENOENT)
 		_, refused := w.swap(Request{Trigger: TriggerRun, Change: Change(v2), Force: true})
 		return refused

@@ -43,6 +43,7 @@ type world struct {
 	ended    bool
 	exitCode int
 	tickets  []Ticket
+	asking   []chan swapReply  // requests that are not answered yet
 	outcomes map[int64]Outcome // by Ticket.ID
 	events   []Event
 	stopping bool // the shutdown is among the events
@@ -111,6 +112,18 @@ func (w *world) collect() {
 			w.t.Errorf("after the shutdown began: %+v", e)
 		}
 	}
+	w.asking = slices.DeleteFunc(w.asking, func(reply chan swapReply) bool {
+		select {
+		case r := <-reply:
+			w.tickets = append(w.tickets, r.ticket)
+			if r.err != nil {
+				w.t.Errorf("a request that was accepted: %v", r.err)
+			}
+			return true
+		default:
+			return false
+		}
+	})
 	for _, t := range w.tickets {
 		select {
 		case o := <-t.Done:
@@ -159,8 +172,8 @@ func (w *world) check() {
 			w.t.Errorf("generation %d is probed: %s", n, w.states())
 		}
 	}
-	if w.ended && len(w.outcomes) != len(w.tickets) {
-		w.t.Errorf("Run has returned: %d of %d requests were answered", len(w.outcomes), len(w.tickets))
+	if w.ended && len(w.outcomes) != len(w.tickets)+len(w.asking) {
+		w.t.Errorf("Run has returned: %d of %d requests were answered", len(w.outcomes), len(w.tickets)+len(w.asking))
 	}
 }
 
@@ -170,13 +183,13 @@ func (w *world) saidStopping(n int) bool {
 	return c != nil && c.saidStopping
 }
 
-// states is "1 stopping, 2 ready". A candidate whose check runs is checking.
+// states is "1 stopping, 2 ready". A candidate whose check runs is checking, one whose exec is not over is executing.
 func (w *world) states() string {
 	var all []string
 	for _, g := range w.s.Status().Generations {
 		state := g.State.String()
-		if g.State == Starting && g.Text == textChecking {
-			state = textChecking
+		if g.State == Starting && (g.Text == textChecking || g.Text == textExecuting) {
+			state = g.Text
 		}
 		all = append(all, fmt.Sprintf("%d %s", g.Generation, state))
 	}
@@ -207,18 +220,29 @@ func (w *world) wantSignals(n int, want string) {
 	}
 }
 
-// swap asks for a swap; without arguments it is a reload. It returns the refusal's code.
+// swap asks for a swap; without arguments it is a reload. It returns the refusal's code, and no ticket where the exec hangs.
 func (w *world) swap(r Request) (Ticket, string) {
 	w.t.Helper()
 	if r.Trigger == "" {
 		r.Trigger = TriggerReload
 	}
-	t, err := w.s.Swap(context.Background(), r)
-	if err == nil {
-		w.tickets = append(w.tickets, t)
+	reply := make(chan swapReply, 1)
+	go func() {
+		t, err := w.s.Swap(context.Background(), r)
+		reply <- swapReply{t, err}
+	}()
+	synctest.Wait()
+	var answer swapReply
+	select {
+	case answer = <-reply:
+		if answer.err == nil {
+			w.tickets = append(w.tickets, answer.ticket)
+		}
+	default:
+		w.asking = append(w.asking, reply)
 	}
 	w.settle()
-	return t, w.refusal(err)
+	return answer.ticket, w.refusal(answer.err)
 }
 
 // run is swap with a command.
@@ -407,13 +431,15 @@ type kernel struct {
 	exits     []proc.Exit
 	stopped   time.Duration // how long crank is stopped in the next Reap
 	frozen    time.Time     // all that crank sees of the clock while it is stopped; zero: it runs
-	fail      error         // of the next Launch
+	fail      error         // of the next exec
+	failFork  error         // of the next Launch or Check
+	hang      bool          // execs do not end
 	takes     time.Duration // how long a Launch takes
 	takesOnly bool          // crank is not stopped meanwhile: its loop alone is held up
 	strays    int
 	straySig  []syscall.Signal
 	probes    []*child
-	failProbe error  // of the next Probe
+	failProbe error  // of the exec of the next Probe
 	broken    string // what Tend cannot restore
 	tended    int
 	undying   bool // KILL ends nothing, as in an uninterruptible sleep
@@ -434,36 +460,57 @@ func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
 		k.mu.Lock()
 		k.frozen = time.Time{}
 	}
-	if err := k.fail; err != nil {
-		k.fail = nil
+	return k.fork(&child{kernel: k, n: n, pid: 1000 + n, command: c, protect: protect})
+}
+
+// fork makes the main process of a generation, whose exec is over at once, unless it hangs. mu is held.
+func (k *kernel) fork(p *child) (Child, error) {
+	if err := k.failFork; err != nil {
+		k.failFork = nil
 		return nil, err
 	}
-	p := &child{kernel: k, n: n, pid: 1000 + n, command: c, protect: protect}
 	k.children = append(k.children, p)
+	if err := k.fail; err != nil {
+		k.fail = nil
+		p.end(proc.Exit{Code: 127, Failed: err})
+		return p, nil
+	}
+	if p.executed = !k.hang; p.executed {
+		k.poke()
+	}
 	return p, nil
+}
+
+// execOver ends the exec of the main process of generation n, if it hangs: nil is a success.
+func (k *kernel) execOver(n int, err error) {
+	c := k.child(n)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case c == nil || c.executed || c.mainEnded:
+	case err != nil:
+		c.end(proc.Exit{Code: 127, Failed: err})
+	default:
+		c.executed = true
+		k.poke()
+	}
 }
 
 func (k *kernel) Check(n int, c Command, argv []string, protect bool) (Child, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.fail; err != nil {
-		k.fail = nil
-		return nil, err
-	}
-	p := &child{kernel: k, n: n, pid: 2000 + n, command: c, protect: protect, kind: "check ", argv: argv}
-	k.children = append(k.children, p)
-	return p, nil
+	return k.fork(&child{kernel: k, n: n, pid: 2000 + n, command: c, protect: protect, kind: "check ", argv: argv})
 }
 
 func (k *kernel) Probe(n int, c Command, argv []string, protect bool) (Child, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if err := k.failProbe; err != nil {
-		k.failProbe = nil
-		return nil, err
-	}
 	p := &child{kernel: k, n: n, pid: 5000 + len(k.probes), command: c, protect: protect, kind: "probe ", argv: argv}
 	k.probes = append(k.probes, p)
+	if err := k.failProbe; err != nil {
+		k.failProbe = nil
+		p.end(proc.Exit{Code: 127, Failed: err})
+	}
 	return p, nil
 }
 
@@ -567,6 +614,14 @@ func (k *kernel) end(n int, e proc.Exit) {
 	c.end(e)
 }
 
+// executeUnheard ends the exec of the main process of generation n, and crank is not told.
+func (k *kernel) executeUnheard(n int) {
+	c := k.child(n)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c.executed = true
+}
+
 // adopted is the end of a process that belongs to no generation.
 func (k *kernel) adopted() {
 	k.mu.Lock()
@@ -610,11 +665,25 @@ func (k *kernel) now() time.Time {
 	return time.Now()
 }
 
-// failNext makes the next Launch fail.
+// failNext makes the next exec fail.
 func (k *kernel) failNext(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.fail = err
+}
+
+// failNextFork makes the next fork fail.
+func (k *kernel) failNextFork(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failFork = err
+}
+
+// setHang has the execs from now on hang, until execOver or a signal.
+func (k *kernel) setHang(hang bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.hang = hang
 }
 
 func (k *kernel) setStrays(n int) {
@@ -664,6 +733,7 @@ type child struct {
 	command      Command
 	protect      bool
 	others       int
+	executed     bool
 	signals      []string // "TERM", "group TERM", "others TERM"
 	mainEnded    bool     // as the kernel knows
 	gone, closed bool     // as crank has been told, and tells
@@ -680,12 +750,19 @@ func (c *child) end(e proc.Exit) {
 		return
 	}
 	c.mainEnded = true
+	c.executed = c.executed || e.Signal == 0 && e.Failed == nil // it has ended by itself
 	e.PID = c.pid
 	c.kernel.exits = append(c.kernel.exits, e)
 	c.kernel.poke()
 }
 
 func (c *child) PID() int { return c.pid }
+
+func (c *child) Executed() bool {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	return c.executed
+}
 
 // SetMain knows the processes from 2000 on for those of all generations, by turns of ten.
 func (c *child) SetMain(pid int) error {

@@ -70,10 +70,14 @@ func startApp(path string, orders *bufio.Scanner) error {
 		Path: path, Argv: []string{path, "swapped"}, Env: append(os.Environ(), "NOTIFY_FD=3"),
 		Files: []int{0, 1, 2, pair[1]}, ListenPID: true,
 	})
-	executed := now()
 	syscall.Close(pair[1])
 	if err != nil {
 		return err
+	}
+	<-p.ExecOver()
+	executed := now()
+	if !p.Executed() {
+		return fmt.Errorf("cannot execute %s", path)
 	}
 	fmt.Println(executed)
 	orders.Scan()

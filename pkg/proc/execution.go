@@ -1,0 +1,175 @@
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strconv"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"github.com/crankctl/crank/pkg/linux"
+)
+
+// execution is what becomes of a child between its fork and its exec. The goroutine that reaps looks at the pipe; another one only
+// waits until there is something to see.
+type execution struct {
+	name, dir, search string
+	paths             []string // the candidates
+	pipe              *os.File // the read end; nil: all is known
+	over              chan struct{}
+	executed          bool
+	failure           *StartError
+}
+
+// executing are the processes whose exec is not over, or has failed, by pid. The lock is for tests in which several goroutines have children.
+var executing = struct {
+	sync.Mutex
+	byPID map[int]*Process
+}{byPID: map[int]*Process{}}
+
+var (
+	errLeased        = errors.New("another process holds a lease on it (fcntl(2)): put a new binary in place with a rename")
+	errNoInterpreter = errors.New("its interpreter does not exist (the #! line, or the dynamic loader of a program built for another C library)")
+)
+
+// watch begins to wait for the outcome of p's exec, which comes by r.
+func (p *Process) watch(r int, spec Spec, paths []string) {
+	x := &execution{
+		name: spec.Path, dir: spec.Dir, search: spec.Search, paths: paths,
+		pipe: os.NewFile(uintptr(r), "exec"), over: make(chan struct{}),
+	}
+	p.execution = x
+	executing.Lock()
+	executing.byPID[p.pid] = p
+	executing.Unlock()
+	conn, err := x.pipe.SyscallConn()
+	if err != nil { // never: the file is open
+		close(x.over)
+		return
+	}
+	go func() { // ends with the child at the latest: nobody else has the write end
+		defer close(x.over)
+		_ = conn.Read(func(fd uintptr) bool { return linux.Readable(int(fd)) })
+	}()
+}
+
+// ExecOver is closed when the exec of a process that Start has started has succeeded or failed, or the process has ended before: time to
+// call Executed and Reap. It may be closed earlier where the runtime cannot wait for descriptors.
+func (p *Process) ExecOver() <-chan struct{} { return p.execution.over }
+
+// Executed reports whether the process runs its program, or ran it. It is false while the exec is not over, where it has failed (Reap
+// says why), and where the process was killed before. It does not block.
+func (p *Process) Executed() bool {
+	p.look()
+	return p.execution.executed
+}
+
+// look takes the outcome from the pipe, if it is there. It is to be called before the status of the process is taken.
+func (p *Process) look() {
+	x := p.execution
+	if x == nil || x.pipe == nil {
+		return
+	}
+	var r report
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(&r)), unsafe.Sizeof(r))
+	conn, err := x.pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	var n int
+	if controlErr := conn.Control(func(fd uintptr) { n, err = linux.Read(int(fd), buf) }); errors.Is(err, syscall.EAGAIN) || controlErr != nil {
+		return
+	}
+	switch {
+	case n == len(buf):
+		x.failure = x.explain(r)
+	case n == 0 && err == nil:
+		x.executed = !endedUnexecuted(p.pid)
+	default:
+		err = errors.Join(err, io.ErrUnexpectedEOF)
+		x.failure = &StartError{Op: "execute", Path: x.name, Err: fmt.Errorf("no report from the child (%d bytes): %w", n, err)}
+	}
+	x.close()
+	if x.failure == nil { // else Reap has to say so
+		p.forget()
+	}
+}
+
+// close ends the goroutine in watch.
+func (x *execution) close() {
+	if x.pipe != nil {
+		_ = x.pipe.Close()
+		x.pipe = nil
+	}
+}
+
+// unwatch is for a process of which nobody wants to know any more.
+func (p *Process) unwatch() {
+	if p.execution != nil {
+		p.execution.close()
+		p.forget()
+	}
+}
+
+func (p *Process) forget() {
+	executing.Lock()
+	delete(executing.byPID, p.pid)
+	executing.Unlock()
+}
+
+// explain makes an error of a report.
+func (x *execution) explain(r report) *StartError {
+	e := &StartError{Op: r.step.String(), Path: x.name, Err: r.errno}
+	switch r.step {
+	case stepDir:
+		e.Path = x.dir
+	case stepFind:
+		e.Err = fmt.Errorf("%w in PATH=%s", fs.ErrNotExist, x.search)
+	case stepLease:
+		e.Path, e.Err = x.paths[r.candidate], errLeased
+	case stepInterpreter: // "126", not "127": the file itself is there
+		e.Path, e.Err = x.paths[r.candidate], errNoInterpreter
+	case stepExec:
+		e.Path = x.paths[r.candidate]
+	}
+	return e
+}
+
+// endedUnexecuted tells what an end of file does not: whether a child, whose status was not taken, has executed its program, or was killed
+// before and so has the kernel's PF_FORKNOEXEC still (include/linux/sched.h; proc_pid_stat(5), flags). Where that cannot be
+// seen, as under gVisor or without /proc, it has executed it.
+func endedUnexecuted(pid int) bool {
+	const flagForkNoExec = 0x40
+	var buf [1 << 10]byte
+	n, _ := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/stat", buf[:])
+	fields := bytes.Fields(buf[bytes.LastIndexByte(buf[:n], ')')+1 : n]) // from the state on: the name before may look like anything
+	if len(fields) < 7 || string(fields[1]) != strconv.Itoa(os.Getpid()) {
+		return false
+	}
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
+	return err == nil && flags&flagForkNoExec != 0
+}
+
+// failed returns why a process could not be executed whose status is about to be taken; nil: it was, or it is none of Start's.
+func failed(pid int) *StartError {
+	executing.Lock()
+	p := executing.byPID[pid]
+	executing.Unlock()
+	if p == nil {
+		return nil
+	}
+	p.look()
+	p.forget()
+	return p.execution.failure
+}
+
+func anyExecuting() bool {
+	executing.Lock()
+	defer executing.Unlock()
+	return len(executing.byPID) > 0
+}
