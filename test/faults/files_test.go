@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/crankctl/crank/pkg/control"
@@ -124,6 +125,43 @@ func fileFaults() []*fault {
 			},
 		},
 		{
+			name:  "the new binary is held by a write lease",
+			setup: func(c *cell) { c.own() },
+			inject: func(c *cell) {
+				c.must(replace(c.app[0], func(b []byte) []byte { return b }))
+				c.lease(c.app[0])
+			},
+			check: func(c *cell, got outcome) {
+				if got == servesOn && c.moment == ready && !strings.Contains(find(c.moves(), c.tried, "failed").cause, "holds a lease on it") {
+					c.Error("the answer does not say why")
+				}
+			},
+			at: [moments]expectation{
+				beforeStart: often(endsWith(126), "the command cannot be executed"),
+				starting:    rare(swaps, "the candidate runs already"),
+				settling:    rare(swaps, "the candidate runs already"),
+				ready:       often(servesOn, "the candidate cannot be executed, and the answer says why"),
+				draining:    rare(servesOn, "nothing is executed"),
+				stopping:    rare(endsWith(0), "nothing is executed"),
+			},
+		},
+		{
+			name: "the exec hangs: a write lease on the interpreter",
+			setup: func(c *cell) {
+				c.flags = append(c.flags, "-start", "10s")
+				c.interpreted()
+			},
+			inject: func(c *cell) { c.lease(c.interpreter()) },
+			at: [moments]expectation{
+				beforeStart: often(endsWith(124), "the first start is not executed in time (-start)"),
+				starting:    rare(swaps, "the candidate runs already"),
+				settling:    rare(swaps, "the candidate runs already"),
+				ready:       often(servesOn, "the candidate is not executed in time; crank answers, and crankctl abort would end it"),
+				draining:    rare(servesOn, "nothing is executed"),
+				stopping:    rare(endsWith(0), "nothing is executed"),
+			},
+		},
+		{
 			name:  "the new binary is cut off",
 			setup: func(c *cell) { c.own() },
 			inject: func(c *cell) {
@@ -234,6 +272,34 @@ func (c *cell) holdForWriting(path string) error {
 	})
 	_, err = bufio.NewReader(stdout).ReadString('\n')
 	return err
+}
+
+// interpreter is of the script that interpreted writes.
+func (c *cell) interpreter() string { return filepath.Join(c.dir, "sh") }
+
+// interpreted has the app executed by a script with an interpreter of its own.
+func (c *cell) interpreted() {
+	c.Helper()
+	shell, err := os.ReadFile("/bin/sh")
+	c.must(err)
+	c.must(os.WriteFile(c.interpreter(), shell, 0o755))
+	script := filepath.Join(c.dir, "app")
+	c.must(os.WriteFile(script, fmt.Appendf(nil, "#!%s\nexec %s \"$@\"\n", c.interpreter(), filepath.Join(bin, "app")), 0o755))
+	c.app[0], c.candidate[0] = script, script
+}
+
+// lease takes a write lease on a file (fcntl(2), F_SETLEASE), until undo, and does not hear that others want it: Go ignores SIGIO.
+func (c *cell) lease(path string) {
+	c.Helper()
+	file, err := os.Open(path)
+	c.must(err)
+	c.onUndo(func() { file.Close() })
+	c.eventually("nobody else has the file open", func() error {
+		if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, file.Fd(), syscall.F_SETLEASE, syscall.F_WRLCK); errno != 0 {
+			return errno
+		}
+		return nil
+	})
 }
 
 // notSaved makes sure that crank says so where a swap has succeeded whose command could not be saved.
