@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -60,6 +61,13 @@ func (i *instance) hang() (answer <-chan string) {
 		}
 		done <- result.Reason
 	}()
+	i.hangs()
+	return done
+}
+
+// hangs waits until the exec of the generation that is starting hangs.
+func (i *instance) hangs() {
+	i.t.Helper()
 	i.eventually("the exec hangs", func() error {
 		found, err := i.client.PS(i.t.Context(), []string{"starting"}, 0)
 		if err == nil && len(found) != 1 {
@@ -73,7 +81,6 @@ func (i *instance) hang() (answer <-chan string) {
 		}
 		return nil
 	})
-	return done
 }
 
 // The owner of a program has the exec of a candidate hang. The loop goes on, and so do the collector, the control socket, the probes and
@@ -126,5 +133,40 @@ func TestExecHangs(t *testing.T) {
 	}
 	if took := time.Since(began); took > breakTime(t) {
 		t.Errorf("it took %v, longer than a lease holds", took)
+	}
+}
+
+// TestFirstExecHangs: the command that crank was started with hangs in its exec. TERM ends it, and crank with it, as a shell would show it.
+func TestFirstExecHangs(t *testing.T) {
+	dir, err := os.MkdirTemp("", "attack-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	for name, ready := range map[string]string{"ready none": "none", "ready notify": "notify"} {
+		t.Run(name, func(t *testing.T) {
+			i := &instance{t: t}
+			if i.client, err = control.NewClient(filepath.Join(dir, "web.ctl"), ""); err != nil {
+				t.Fatal(err)
+			}
+			cmd := exec.Command(filepath.Join(bin, "crank"), "-name", "web", "-prefix", dir, "-ready", ready, "--", leased(t))
+			began := time.Now()
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			i.hangs()
+			if status, err := i.client.Status(t.Context()); err != nil || status.Ready {
+				t.Errorf("status %+v, %v", status, err)
+			}
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 128+int(syscall.SIGTERM) {
+				t.Errorf("crank: %v", err)
+			}
+			if took := time.Since(began); took > breakTime(t) {
+				t.Errorf("it took %v, longer than a lease holds", took)
+			}
+		})
 	}
 }
