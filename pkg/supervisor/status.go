@@ -50,7 +50,7 @@ type GenerationStatus struct {
 	ReadyAt    time.Time // zero until READY
 	Since      time.Time // when State began
 	Deadline   time.Time // of State; zero: none
-	Text       string    // the app's own STATUS=; while it starts without one: checking, or what the last probe said
+	Text       string    // the app's own STATUS=; while it starts without one: executing, checking, or what the last probe said
 	Command    Command
 	Trigger    Trigger
 	Asker      Asker
