@@ -41,6 +41,7 @@ test:
 	@for server in nginx gunicorn puma php-fpm8.2 haproxy node; do \
 		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
 	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes; crank with slow system calls (test/faults)"
+	@[ -w /dev/fuse ] || echo "NOT TESTED without FUSE: an exec that hangs on a file system (pkg/proc)"
 	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
 	@command -v qemu-aarch64-static >/dev/null || echo "NOT TESTED without qemu-user-static: crank on other architectures (test/architectures)"
 	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"

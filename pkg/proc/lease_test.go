@@ -138,14 +138,15 @@ func testLeasedProgram(t *testing.T) {
 	}
 }
 
-// hanging starts a program whose exec hangs, and makes sure that nothing else does.
-func hanging(t *testing.T, path string) *Process {
+// hanging starts a program whose exec hangs in a function of the kernel, and makes sure that nothing else does.
+func hanging(t *testing.T, spec Spec, in string) *Process {
 	t.Helper()
-	p, err := Start(Spec{Path: path, Argv: []string{"x"}, Files: []int{0, 1, 2}})
+	spec.Argv, spec.Files = []string{"x"}, []int{0, 1, 2}
+	p, err := Start(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); !strings.HasPrefix(waitChannel(p.PID()), "__break_lease"); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(waitChannel(p.PID()), in); time.Sleep(time.Millisecond) {
 		if p.Executed() || time.Now().After(deadline) {
 			t.Fatalf("it does not hang: executed %v, in %q", p.Executed(), waitChannel(p.PID()))
 		}
@@ -166,6 +167,8 @@ func hanging(t *testing.T, path string) *Process {
 	return p
 }
 
+const inLease, inFUSE = "__break_lease", "fuse"
+
 // waitChannel is the kernel function that a process waits in (proc(5), wchan).
 func waitChannel(pid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
@@ -181,7 +184,7 @@ func testLeasedInterpreter(t *testing.T) {
 	}
 	defer own.Close()
 	hold(t, interpreter)
-	p := hanging(t, script(t, interpreter, "exit 0"))
+	p := hanging(t, Spec{Path: script(t, interpreter, "exit 0")}, inLease)
 	for fd, file := range descriptors(t, p.PID()) {
 		if file == "zero" || strings.HasPrefix(file, "socket:") || file == "anon_inode:[eventpoll]" {
 			t.Errorf("the child has the parent's descriptor %s, %s", fd, file)
@@ -201,7 +204,7 @@ func testLeasedInterpreter(t *testing.T) {
 func testLeaseGivenUp(t *testing.T) {
 	interpreter := copied(t, "/bin/sh", 0o755)
 	release := hold(t, interpreter)
-	p := hanging(t, script(t, interpreter, "exit 7"))
+	p := hanging(t, Spec{Path: script(t, interpreter, "exit 7")}, inLease)
 	release()
 	<-p.ExecOver()
 	if !p.Executed() {
@@ -225,11 +228,45 @@ func testLeasedUnreadable(t *testing.T) {
 		}
 		return
 	}
-	p := hanging(t, path)
+	p := hanging(t, Spec{Path: path}, inLease)
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if e, err := reap(p); e.Signal != syscall.SIGKILL || err != nil || p.Executed() {
 		t.Errorf("got %+v, %v", e, err)
+	}
+}
+
+// TestFileSystemHangs: a file system that does not answer can be under the working directory, an entry of PATH or the program. Here it is
+// FUSE without anybody who serves it.
+func TestFileSystemHangs(t *testing.T) {
+	dir := t.TempDir()
+	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err == nil {
+		defer server.Close()
+		err = syscall.Mount("none", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd()))
+	}
+	if err != nil {
+		t.Skip("NOT TESTED without FUSE: an exec that hangs on a file system: ", err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	for name, spec := range map[string]Spec{
+		"the working directory": {Path: "/bin/true", Dir: dir},
+		"an entry of PATH":      {Path: "true", Search: dir + ":/bin"},
+		"the program":           {Path: filepath.Join(dir, "true")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := hanging(t, spec, inFUSE)
+			if err := p.SignalGroup(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if e, err := reap(p); e.Signal != syscall.SIGTERM && e.Signal != syscall.SIGKILL || err != nil || p.Executed() {
+				t.Errorf("got %+v, %v", e, err)
+			}
+		})
 	}
 }
