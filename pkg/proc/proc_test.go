@@ -154,6 +154,7 @@ func (s *started) wait(t *testing.T) Exit {
 	t.Helper()
 	e, err := reap(s.Process)
 	if err != nil {
+		_ = linux.Kill(s.PID(), syscall.SIGKILL)
 		t.Fatal(err)
 	}
 	return e
@@ -175,7 +176,7 @@ func TestAllSignals(t *testing.T) {
 		if slices.Contains(harmless, sig) || sig == 32 || sig == 33 {
 			continue
 		}
-		p := startShell(t, "kill -"+strconv.Itoa(int(sig))+" $$; while :; do :; done")
+		p := startShell(t, "kill -"+strconv.Itoa(int(sig))+" $$; exec sleep 60")
 		e := p.wait(t)
 		if e.Signal != sig || e.Code != -1 || e.Status() != 128+int(sig) {
 			t.Errorf("signal %d: %+v", sig, e)

@@ -8,7 +8,11 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+
+	"github.com/crankctl/crank/test/guard"
 )
+
+func TestMain(m *testing.M) { os.Exit(guard.Main(m)) }
 
 func TestString(t *testing.T) {
 	goAndPlatform := runtime.Version() + ", " + runtime.GOOS + "/" + runtime.GOARCH

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/guard"
 )
 
 // patience is how long something may take that should happen at once, on a busy machine.
@@ -22,7 +24,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("APP_UNDER_TEST") != "" {
 		os.Exit(run(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	os.Exit(guard.Main(m))
 }
 
 // Apps that end by themselves.

@@ -24,6 +24,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/test/demo/hammer"
+	"github.com/crankctl/crank/test/guard"
 )
 
 // client is one reference client as an app.
@@ -80,6 +81,7 @@ var bin string
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	guard.Enter()
 	var err error
 	if bin, err = os.MkdirTemp("", "clients-bin-"); err == nil {
 		defer os.RemoveAll(bin)

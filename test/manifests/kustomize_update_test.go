@@ -9,7 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/crankctl/crank/test/guard"
 )
+
+func TestMain(m *testing.M) { os.Exit(guard.Main(m)) }
 
 // TestUpdateScript runs the sidecar's script, as its container does, against a crank that waits for
 // a command. The apps are scripts, and ready once they run.

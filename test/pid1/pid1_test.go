@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/crankctl/crank/test/guard"
 	"github.com/crankctl/crank/test/programs"
 )
 
@@ -20,6 +21,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	guard.Enter()
 	dir, err := os.MkdirTemp("", "crank-pid1-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -9,11 +9,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/crankctl/crank/test/guard"
 )
 
 // Main builds the programs, and more (see Build), into a directory of their own, puts its path into dir, runs the tests
-// and removes it. It is the body of a TestMain, and returns the exit code.
+// under a guard and removes it. It is the body of a TestMain, and returns the exit code.
 func Main(m *testing.M, dir *string, more ...string) int {
+	guard.Enter()
 	var err error
 	if *dir, err = os.MkdirTemp("", "crank-bin-"); err == nil {
 		defer os.RemoveAll(*dir)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/proc"
+	"github.com/crankctl/crank/test/guard"
 	"github.com/crankctl/crank/test/programs"
 )
 
@@ -52,6 +53,7 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	guard.Enter()
 	// Stories wait more than they compute.
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		return fail(err)
