@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,8 +26,8 @@ const patience = 30 * time.Second
 
 // The test binary plays the apps, which have to be other processes.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "app" {
-		fmt.Fprintln(os.Stderr, app(os.Args[2]))
+	if len(os.Args) > 2 && os.Args[1] == "app" {
+		fmt.Fprintln(os.Stderr, app(os.Args[2], len(os.Args) > 3))
 		os.Exit(1)
 	}
 	os.Exit(leak.Main(m))
@@ -35,8 +36,11 @@ func TestMain(m *testing.M) {
 // soReuseport is SO_REUSEPORT, which package syscall has not.
 const soReuseport = 0xf
 
-// app serves on an address, which others may have too, and prints it.
-func app(address string) error {
+// hidden is an argument of the app.
+const hidden = "hidden"
+
+// app serves on an address, which others may have too, and prints it. Hidden it lets nobody see its descriptors.
+func app(address string, hidden bool) error {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if err2 := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soReuseport, 1) }); err2 != nil {
 			return err2
@@ -47,6 +51,11 @@ func app(address string) error {
 	l, err := config.Listen(context.Background(), network, address)
 	if err != nil {
 		return err
+	}
+	if hidden {
+		if _, _, errno := syscall.Syscall(syscall.SYS_PRCTL, syscall.PR_SET_DUMPABLE, 0, 0); errno != 0 {
+			return errno
+		}
 	}
 	fmt.Println(l.Addr())
 	go func() { // not longer than the test
@@ -69,13 +78,13 @@ func app(address string) error {
 }
 
 // startApp starts one, and returns its pid and its address. Its network is in the address.
-func startApp(t *testing.T, address string) (pid int, addr netip.AddrPort) {
+func startApp(t *testing.T, address string, more ...string) (pid int, addr netip.AddrPort) {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(exe, "app", address)
+	cmd := exec.Command(exe, append([]string{"app", address}, more...)...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -289,16 +298,41 @@ func TestCancel(t *testing.T) {
 
 // TestUnreadable: descriptors that cannot be read prove nothing, and the answer says what to do.
 func TestUnreadable(t *testing.T) {
-	pid, _ := startApp(t, "tcp4://127.0.0.1:0")
+	pid, _ := startApp(t, "tcp4://127.0.0.1:0", hidden)
 	err := New(Target{}, patience, processes{}).blame(1, 4, os.ErrPermission)
 	want(t, err.Error(), "cannot see whether the candidate has answered: permission denied: it runs as another user or hides itself; *")
 	err = New(Target{}, patience, processes{}).blame(1, 4, nil)
 	want(t, err.Error(), "answered by a process outside of crank")
-	if os.Geteuid() == 0 {
-		return // who may read everything
+	if unreadable := asSomebodyElse(t, func() error {
+		_, unreadable := holds([]int{pid}, []uint64{1})
+		return unreadable
+	}); unreadable == nil {
+		t.Error("the app's descriptors can be read")
 	}
-	if _, unreadable := holds([]int{pid, 1}, []uint64{1}); unreadable == nil {
-		t.Error("process 1 can be read")
+}
+
+// asSomebodyElse returns what look returns where it may not read the descriptors of the apps: they are not dumpable, so that another
+// process may not, of the same user neither (proc(5), ptrace(2)). Root may, and looks by a thread of another user.
+func asSomebodyElse(t *testing.T, look func() error) error {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return look()
+	}
+	result, refused := make(chan error, 1), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and it ends with this goroutine
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, 12345, 12345, 12345); errno != 0 {
+			refused <- errno
+			return
+		}
+		result <- look()
+	}()
+	select {
+	case err := <-result:
+		return err
+	case err := <-refused:
+		t.Skip("NOT TESTED, this root cannot become another user: descriptors that cannot be read:", err)
+		return nil
 	}
 }
 

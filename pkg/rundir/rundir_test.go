@@ -3,7 +3,6 @@ package rundir
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -178,17 +177,27 @@ func TestMakeAsked(t *testing.T) {
 	}
 }
 
+// emptySharedMemory has the directories of the machine's other users out of the way, and one's own, until the end of the test.
+func emptySharedMemory(t *testing.T) {
+	t.Helper()
+	old := sharedMemoryDir
+	sharedMemoryDir = t.TempDir()
+	t.Cleanup(func() { sharedMemoryDir = old })
+}
+
 func TestCandidates(t *testing.T) {
+	if sharedMemoryDir != "/dev/shm" {
+		t.Errorf("shared memory is at %s", sharedMemoryDir)
+	}
+	emptySharedMemory(t)
 	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
 	got := Candidates()
 	want := []string{"/var/crank", "/run/crank", "/run/user/7/crank"}
 	if !slices.Equal(got[:3], want) {
 		t.Errorf("got %q, want %q first", got, want)
 	}
-	if runtime.GOOS == "linux" {
-		if len(got) != 4 || !strings.HasPrefix(got[3], "/dev/shm/crank-") {
-			t.Errorf("got %q, want one in /dev/shm last", got)
-		}
+	if len(got) != 4 || !strings.HasPrefix(got[3], sharedMemoryDir+"/crank-") {
+		t.Errorf("got %q, want one in shared memory last", got)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", "relative")
 	if got := Candidates(); slices.Contains(got, "relative/crank") {
@@ -198,18 +207,15 @@ func TestCandidates(t *testing.T) {
 
 // crankctl must not look for crank in a directory of /dev/shm that somebody else has made under the name that crank's would have.
 func TestCandidatesOfAnother(t *testing.T) {
-	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
-		t.Skip("only root can make a directory for somebody else")
+	if os.Geteuid() != 0 {
+		t.Skip("NOT TESTED: only root can make a directory for somebody else")
 	}
+	emptySharedMemory(t)
 	all := Candidates()
 	shm := all[len(all)-1]
-	if _, err := os.Lstat(shm); err == nil {
-		t.Skipf("NOT TESTED: %s is in use", shm)
-	}
 	if err := os.Mkdir(shm, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(shm)
 	if got := Candidates(); !slices.Contains(got, shm) {
 		t.Errorf("%q: one's own is left out", got)
 	}
@@ -251,14 +257,14 @@ func TestRemake(t *testing.T) {
 // Root finds the crank of an unprivileged user, but no directory that somebody has put there in a user's name.
 func TestCandidatesOfOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root looks for them")
+		t.Skip("NOT TESTED: only root looks for them")
 	}
+	emptySharedMemory(t)
 	own, feigned := inSharedMemory("12345", pidNamespace()), inSharedMemory("12346", pidNamespace())
 	for _, dir := range []string{own, feigned} {
 		if err := os.Mkdir(dir, 0o700); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { os.Remove(dir) })
 		if err := os.Chown(dir, 12345, -1); err != nil {
 			t.Fatal(err)
 		}

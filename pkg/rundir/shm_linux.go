@@ -31,8 +31,12 @@ func sharedMemoryOfOthers() (paths []string) {
 	return paths
 }
 
+// sharedMemoryDir is a tmpfs that everybody can write to (shm_overview(7)); a variable for tests, which others' directories must not
+// disturb.
+var sharedMemoryDir = "/dev/shm"
+
 func inSharedMemory(user, space string) string {
-	return fmt.Sprintf("/dev/shm/crank-%s-%s", user, space)
+	return fmt.Sprintf("%s/crank-%s-%s", sharedMemoryDir, user, space)
 }
 
 // pidNamespace tells the containers of a pod apart, which may share one /dev/shm.
