@@ -18,6 +18,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/test/leak"
+	"github.com/crankctl/crank/test/programs"
 )
 
 // patience is how long a test waits for what must happen.
@@ -325,16 +326,15 @@ func TestBarrier(t *testing.T) {
 }
 
 func TestSystemdNotify(t *testing.T) {
-	program, err := exec.LookPath("systemd-notify")
-	if err != nil {
-		t.Skip("no systemd-notify on this machine; TestBarrier does what it does")
+	if err := programs.Works("systemd-notify"); err != nil {
+		t.Skipf("NOT TESTED: %v; TestBarrier does what it does", err)
 	}
 	for _, dir := range []string{directory(t), ""} {
 		r := open(t, dir)
 		events := serve(r)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, program, "--ready", "--status=all is well")
+		cmd := exec.CommandContext(ctx, "systemd-notify", "--ready", "--status=all is well")
 		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+r.Address())
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("systemd-notify: %v: %s", err, out)

@@ -150,7 +150,7 @@ func (l language) testApp(t *testing.T, table *report) {
 func (l language) testUsual(t *testing.T, table *report) {
 	p := l.usual
 	if p.long && !*all {
-		t.Skip("only with -all: ", p.name)
+		t.Skip("NOT TESTED, only with make apps: ", p.name)
 	}
 	p.installed(t)
 	command := p.build(t, filepath.Join("testdata", p.file))
@@ -158,22 +158,22 @@ func (l language) testUsual(t *testing.T, table *report) {
 	t.Run("swaps", func(t *testing.T) { table.add(p.swap(t, l.name, p.name, 20*time.Second, command)) })
 }
 
-// installed says loudly if what the program needs is not on this machine.
+// installed says loudly if what the program needs is not on this machine, or does not work.
 func (p program) installed(t *testing.T) {
 	t.Helper()
 	for _, need := range p.needs {
-		if _, err := os.Stat(need); err == nil {
+		if _, err := os.Stat(need); err == nil && filepath.IsAbs(need) {
 			continue
 		}
-		if _, err := exec.LookPath(need); err != nil {
-			p.missing(t, need)
+		if err := programs.Works(need); err != nil {
+			p.missing(t, err.Error())
 		}
 	}
 }
 
 func (p program) missing(t *testing.T, what string) {
 	t.Helper()
-	message := fmt.Sprintf("NOT TESTED, not installed: %s (Debian: %s)", what, p.debian)
+	message := fmt.Sprintf("NOT TESTED: %s (Debian: %s)", what, p.debian)
 	if required {
 		t.Fatal(message)
 	}

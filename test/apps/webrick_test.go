@@ -18,7 +18,7 @@ func TestWEBrickEndsTheSocket(t *testing.T) {
 	p := program{file: "webrick.rb", needs: []string{"ruby"}, debian: "ruby ruby-webrick"}
 	p.installed(t)
 	if err := exec.Command("ruby", "-e", `require "webrick"`).Run(); err != nil {
-		p.missing(t, "WEBrick")
+		p.missing(t, "WEBrick is not installed")
 	}
 	i := instance.Start(t, bin, nil, p.build(t, filepath.Join("testdata", p.file))...)
 	refused := 0

@@ -60,7 +60,7 @@ func build(t *testing.T, arch, name string) (dir string) {
 	case err != nil && os.Getenv("REQUIRE_EMULATORS") != "":
 		t.Fatal(err)
 	case err != nil:
-		t.Skip("Debian: qemu-user-static:", err)
+		t.Skipf("NOT TESTED: crank on %s: %v (Debian: qemu-user-static)", arch, err)
 	}
 	build := exec.Command("go", "build", "-o", crank+"."+arch, "../../cmd/crank")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+arch)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/crankctl/crank/test/processes"
+	"github.com/crankctl/crank/test/programs"
 )
 
 // kernelFaults are what the kernel refuses.
@@ -235,11 +236,11 @@ func TestThreadsBeforeAnswers(t *testing.T) {
 func TestThreadsSuffice(t *testing.T) {
 	for _, program := range []string{"strace", "prlimit"} {
 		if why := withoutProgram(program)(); why != "" {
-			t.Skip(why)
+			t.Skip("NOT TESTED: " + why)
 		}
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("only root may trace every process")
+		t.Skip("NOT TESTED: only root may trace every process")
 	}
 	c := newCell(t, &fault{}, ready)
 	c.start()
@@ -292,11 +293,11 @@ func (c *cell) threads() int {
 	return len(threads)
 }
 
-// withoutProgram says that a program is missing.
+// withoutProgram says that a program is missing, or does not work.
 func withoutProgram(name string) func() string {
 	return func() string {
-		if _, err := exec.LookPath(name); err != nil {
-			return "it needs " + name
+		if err := programs.Works(name); err != nil {
+			return err.Error()
 		}
 		return ""
 	}

@@ -8,12 +8,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/crankctl/crank/test/programs"
 )
 
 // An app that trusts in O_NONBLOCK goes on through swaps and failed ones. The flag belongs to the
 // socket that all generations share: one fcntl too many in crank (os.File.Fd has it) would
 // block the app that serves in accept, and TERM with it.
 func TestAsyncio(t *testing.T) {
+	programs.Need(t, "python3")
 	script, err := filepath.Abs(filepath.Join("testdata", "asyncio_app.py"))
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/crankctl/crank/test/programs"
 )
 
 // What a candidate says, to whomever, changes nothing for the generation that serves. Where it exits
@@ -22,6 +24,7 @@ var kindsOfReadiness = []struct{ mode, reason string }{
 }
 
 func TestBrokenReadiness(t *testing.T) {
+	programs.Need(t, "python3")
 	script, err := filepath.Abs(filepath.Join("testdata", "readiness.py"))
 	if err != nil {
 		t.Fatal(err)
@@ -33,6 +36,9 @@ func TestBrokenReadiness(t *testing.T) {
 		t.Fatal(err)
 	}
 	i.load()
+	if os.Geteuid() != 0 {
+		t.Log("NOT TESTED: only root can be an unprivileged one")
+	}
 	i.traffic(200)
 	for range 3 {
 		for _, k := range kindsOfReadiness {

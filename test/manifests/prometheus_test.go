@@ -11,6 +11,8 @@ import (
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/crankctl/crank/test/programs"
 )
 
 // alerts returns the rules, which are also the spec of a PrometheusRule.
@@ -69,11 +71,10 @@ func TestPromtool(t *testing.T) {
 
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
-	path, err := exec.LookPath("promtool")
-	if err != nil {
-		t.Skip("NOT TESTED without promtool (Debian: prometheus): that Prometheus takes these expressions, and that the alerts fire")
+	if err := programs.Works("promtool"); err != nil {
+		t.Skipf("NOT TESTED: that Prometheus takes these expressions, and that the alerts fire: %v (Debian: prometheus)", err)
 	}
-	if out, err := exec.Command(path, args...).CombinedOutput(); err != nil {
+	if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
 		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 }

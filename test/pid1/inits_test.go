@@ -1,10 +1,13 @@
 package pid1
 
 import (
+	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
+
+	"github.com/crankctl/crank/test/programs"
 )
 
 // program is an init under test, in one of the ways that it can be run.
@@ -57,8 +60,10 @@ func find(bin string) {
 	for _, p := range inits {
 		if p.ours() {
 			p.path = filepath.Join(bin, "crank")
-		} else if path, err := exec.LookPath(p.name); err == nil {
-			p.path = path
+		} else if err := programs.Works(p.name); err != nil {
+			fmt.Println("NOT COMPARED:", err)
+		} else {
+			p.path, _ = exec.LookPath(p.name)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -116,9 +117,12 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// condition knows what a story may need and not have: [root], [mount], and [pidfd-info], a kernel that tells how a
+// condition knows what a story may need and not have: [root], [mount], [works:PROGRAM], and [pidfd-info], a kernel that tells how a
 // process has ended that somebody else has reaped (6.15).
 func condition(name string) (bool, error) {
+	if program, ok := strings.CutPrefix(name, "works:"); ok {
+		return programs.Works(program) == nil, nil
+	}
 	switch name {
 	case "root":
 		return os.Geteuid() == 0, nil

@@ -4,12 +4,13 @@ import (
 	"flag"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/crankctl/crank/test/programs"
 )
 
 // What other tests make crank do can be recorded as well:
@@ -22,8 +23,8 @@ var traces = flag.String("traces", "", "also take what was recorded in this dire
 // What crank does in the story of this package is in the profile. Another version of Go, or another machine, may have crank do
 // other calls: -update adds them to the rule for crank itself.
 func TestRecorded(t *testing.T) {
-	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip("NOT TESTED without strace: whether the profile has all that crank does")
+	if err := programs.Works("strace"); err != nil {
+		t.Skipf("NOT TESTED: whether the profile has all that crank does: %v", err)
 	}
 	dir := *traces
 	if dir == "" {

@@ -437,8 +437,8 @@ new Worker("process.exit(0)", {eval: true}).on("exit", () => {
 		{"go", "version"},
 	} {
 		t.Run(argv[0], func(t *testing.T) {
-			if _, err := exec.LookPath(argv[0]); err != nil {
-				t.Skipf("NOT TESTED, not installed: %s", argv[0])
+			if err := programs.Works(argv[0]); err != nil {
+				t.Skipf("NOT TESTED: %v", err)
 			}
 			cmd := exec.Command("/proc/self/exe", argv...)
 			cmd.Dir = dir

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/crankctl/crank/test/ports"
+	"github.com/crankctl/crank/test/programs"
 )
 
 // recipe is what a Dockerfile of deploy/recipes says.
@@ -98,8 +99,8 @@ func (r *recipe) instruction(line string) error {
 
 // missing says what the recipe needs and this machine has not.
 func (r *recipe) missing() error {
-	if _, err := exec.LookPath(r.command[0]); err != nil {
-		return errors.New("not installed")
+	if err := programs.Works(r.command[0]); err != nil {
+		return err
 	}
 	if r.command[0] == "sh" && r.version() == "?" { // what it starts is a script's
 		return errors.New("not installed")

@@ -1,0 +1,195 @@
+// Package terminal is a terminal with a person in front of it, for tests of what a person does: a pseudoterminal (pty(7)).
+package terminal
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/crankctl/crank/test/processes"
+)
+
+// patience is how long something may take that should happen at once, on a busy machine.
+const patience = 2 * time.Minute
+
+// Keys that send signals to the foreground process group.
+const (
+	CtrlC         = "\x03" // INT
+	CtrlZ         = "\x1a" // TSTP
+	CtrlBackslash = "\x1c" // QUIT
+)
+
+// Terminal is one. Programs are started on Slave.
+type Terminal struct {
+	Slave *os.File
+	// Ended is closed when nobody has the terminal open any more, or it was hung up, and all that was written to it has been read.
+	Ended chan struct{}
+
+	master *os.File
+	mu     sync.Mutex
+	seen   bytes.Buffer // what came since the last Expect
+}
+
+// Open opens a terminal. Without echo only what programs write is seen. It is hung up at the end of the test.
+func Open(t *testing.T, echo bool) *Terminal {
+	t.Helper()
+	p, err := open(echo)
+	if err != nil {
+		t.Fatalf("cannot open a terminal: %v", err)
+	}
+	t.Cleanup(func() {
+		p.HangUp()
+		p.Slave.Close()
+		<-p.Ended
+	})
+	go p.read()
+	return p
+}
+
+func open(echo bool) (*Terminal, error) {
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	p := &Terminal{master: master, Ended: make(chan struct{})}
+	err = p.control(func(fd int) error {
+		if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+			return err
+		}
+		n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
+		if err != nil {
+			return err
+		}
+		mode, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+		if err != nil {
+			return err
+		}
+		if !echo {
+			mode.Lflag &^= unix.ECHO
+		}
+		if err := unix.IoctlSetTermios(fd, unix.TCSETS, mode); err != nil {
+			return err
+		}
+		slave, err := unix.Open(fmt.Sprintf("/dev/pts/%d", n), unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+		p.Slave = os.NewFile(uintptr(slave), "slave")
+		return err
+	})
+	if err != nil {
+		master.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// control does something with the master's descriptor, which stays non-blocking.
+func (p *Terminal) control(do func(fd int) error) error {
+	raw, err := p.master.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if e := raw.Control(func(fd uintptr) { err = do(int(fd)) }); e != nil {
+		return e
+	}
+	return err
+}
+
+// read keeps what is written to the terminal, until it is closed.
+func (p *Terminal) read() {
+	defer close(p.Ended)
+	buf := make([]byte, 4096)
+	for {
+		n, err := p.master.Read(buf)
+		p.mu.Lock()
+		p.seen.Write(buf[:n])
+		p.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Start starts a command as the leader of a session whose terminal this is, and in its foreground. The caller waits for it.
+func (p *Terminal) Start(cmd *exec.Cmd) error {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Slave, p.Slave, p.Slave
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	return cmd.Start()
+}
+
+// Type types text, or a key.
+func (p *Terminal) Type(text string) error {
+	_, err := p.master.WriteString(text)
+	return err
+}
+
+// Expect waits until text was written to the terminal, forgets all up to its end, and returns what came before it. It blocks for two
+// minutes at most.
+func (p *Terminal) Expect(text string) (before string, err error) {
+	return before, eventually(func() error {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		i := strings.Index(p.seen.String(), text)
+		if i < 0 {
+			return fmt.Errorf("there is no %q on the terminal, but %q", text, p.seen.String())
+		}
+		before = string(p.seen.Next(i))
+		p.seen.Next(len(text))
+		return nil
+	})
+}
+
+// Seen returns what was written since the last Expect.
+func (p *Terminal) Seen() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen.String()
+}
+
+// HangUp closes the terminal: the session leader gets HUP, and the foreground too (tty_ioctl(4)).
+func (p *Terminal) HangUp() { p.master.Close() }
+
+// Foreground returns the foreground process group, as this process sees it.
+func (p *Terminal) Foreground() (pgrp int, err error) {
+	err = p.control(func(fd int) (err error) {
+		pgrp, err = unix.IoctlGetInt(fd, unix.TIOCGPGRP)
+		return err
+	})
+	return pgrp, err
+}
+
+// AwaitForeground waits until the foreground group is led by a program of this name, and that is asleep, not stopped.
+func (p *Terminal) AwaitForeground(comm string) error {
+	return eventually(func() error {
+		pgrp, err := p.Foreground()
+		if err != nil {
+			return err
+		}
+		if state, _ := processes.Stat(pgrp); processes.Name(pgrp) != comm || state != "S" {
+			return fmt.Errorf("the foreground is %q, in state %q", processes.Name(pgrp), state)
+		}
+		return nil
+	})
+}
+
+// Resize gives the terminal a size.
+func (p *Terminal) Resize(rows, columns uint16) error {
+	return p.control(func(fd int) error {
+		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})
+	})
+}
+
+func eventually(try func() error) (err error) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err = try(); err == nil {
+			return nil
+		}
+	}
+	return err
+}
