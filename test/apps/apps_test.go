@@ -140,6 +140,7 @@ func (l language) testApp(t *testing.T, table *report) {
 	p.installed(t)
 	source := markdown.Block(t, document, l.name, l.block)
 	command := p.save(t, drainFor(t, source, 600))
+	t.Run("Ctrl-C", func(t *testing.T) { p.interrupt(t, p.save(t, source)) })
 	t.Run("connections", func(t *testing.T) { p.drains(t, command) })
 	t.Run("deadline", func(t *testing.T) { p.deadline(t, withSmallSndbuf(p.save(t, large(t, drainFor(t, source, 1))))) })
 	t.Run("unread", func(t *testing.T) { p.unread(t, withSmallSndbuf(p.save(t, large(t, drainFor(t, source, 600))))) })

@@ -12,31 +12,43 @@ import (
 // whole document. Where there is none the test has failed.
 func Block(t *testing.T, path, heading, language string) string {
 	t.Helper()
+	return Blocks(t, path, heading, language)[0]
+}
+
+// Blocks returns all of those, at least one.
+func Blocks(t *testing.T, path, heading, language string) []string {
+	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	code, err := block(string(text), heading, language)
+	all, err := blocks(string(text), heading, language)
 	if err != nil {
 		t.Fatalf("%s: %v", path, err)
 	}
-	return code
+	return all
 }
 
-func block(text, heading, language string) (string, error) {
+func blocks(text, heading, language string) (all []string, err error) {
 	section := "\n" + text
 	if heading != "" {
 		_, below, ok := strings.Cut(section, "\n## "+heading+"\n")
 		if !ok {
-			return "", fmt.Errorf("there is no heading %q", heading)
+			return nil, fmt.Errorf("there is no heading %q", heading)
 		}
 		section, _, _ = strings.Cut("\n"+below, "\n## ")
 		section += "\n"
 	}
-	_, rest, ok := strings.Cut(section, "\n```"+language+"\n")
-	code, _, end := strings.Cut(rest, "\n```\n")
-	if !ok || !end {
-		return "", fmt.Errorf("there is no block of %s below %q", language, heading)
+	for {
+		_, rest, ok := strings.Cut(section, "\n```"+language+"\n")
+		code, after, end := strings.Cut(rest, "\n```\n")
+		if !ok || !end {
+			break
+		}
+		all, section = append(all, code+"\n"), "\n"+after
 	}
-	return code + "\n", nil
+	if len(all) == 0 {
+		return nil, fmt.Errorf("there is no block of %s below %q", language, heading)
+	}
+	return all, nil
 }

@@ -36,7 +36,7 @@ var inheriting = []behaviour{
 		return asPlain(p, spec.Spec{Limits: limits}, []string{"limits"})
 	}},
 	{name: "umask", check: func(p *program, _ []string) error { return asPlain(p, spec.Spec{Umask: 0o137}, []string{"Umask"}) }},
-	{name: "niceness", check: func(p *program, _ []string) error { return asPlain(p, spec.Spec{Nice: 7}, []string{"nice"}) }},
+	{name: "niceness", check: func(p *program, _ []string) error { return asPlain(p, spec.Spec{Nice: 19}, []string{"nice"}) }},
 	{name: "a process group of its own", check: ownGroup},
 	{name: "descriptors from 3 on that were not meant for it stay away from the app", check: noDescriptors},
 	{name: "NO_NEW_PRIVS, capabilities, seccomp, working directory", check: func(p *program, _ []string) error {
