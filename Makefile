@@ -5,8 +5,6 @@ CGO     := $(shell $(GO) env CGO_ENABLED)
 CC_BIN  := $(shell command -v $$($(GO) env CC) 2>/dev/null)
 # The race detector needs cgo and a C compiler.
 RACE    := $(if $(and $(filter 1,$(CGO)),$(CC_BIN)),-race,)
-# nohup and some CI agents ignore HUP, which every program inherits that they start: these tests are about signals.
-HEARHUP := $(shell env --default-signal=HUP true 2>/dev/null && echo env --default-signal=HUP)
 LDFLAGS := -s -w
 STATIC  := CGO_ENABLED=0 $(GO) build -trimpath -ldflags='$(LDFLAGS)'
 
@@ -33,20 +31,13 @@ demo: build
 	@$(STATIC) -o bin/ ./test/app
 	@$(GO) run ./test/demo -bin bin
 
-## test: everything that needs no container engine (with the race detector where cgo is there)
+## test: everything that needs no container engine (with the race detector where cgo is there), or PACKAGES and MODULES
+# Not from the cache: it does not know the programs that the tests build.
+PACKAGES ?= ./...
 test:
-	@[ "$$(id -u)" = 0 ] || echo "NOT TESTED without root: other users, full disks (grep -rn 'only root\|\[root\]\|\[mount\]' pkg test)"
-	@command -v systemd-notify >/dev/null || echo "NOT TESTED without systemd-notify: pkg/notify TestSystemdNotify"
-	@for init in tini dumb-init catatonit; do command -v $$init >/dev/null || echo "NOT COMPARED, not installed: $$init"; done
-	@for server in nginx gunicorn puma php-fpm8.2 haproxy node; do \
-		command -v $$server >/dev/null || [ -x /usr/sbin/$$server ] || echo "NOT TESTED, not installed: $$server (test/servers)"; done
-	@command -v strace >/dev/null || echo "NOT TESTED without strace: whether deploy/seccomp has every call that crank makes; crank with slow system calls (test/faults)"
-	@[ -w /dev/fuse ] || echo "NOT TESTED without FUSE: an exec that hangs on a file system (pkg/proc)"
-	@for program in python3 node javac java ruby puma rustc; do command -v $$program >/dev/null || echo "NOT TESTED, not installed: $$program (test/apps)"; done
-	@command -v qemu-aarch64-static >/dev/null || echo "NOT TESTED without qemu-user-static: crank on other architectures (test/architectures)"
-	@command -v promtool >/dev/null || echo "NOT TESTED without promtool (Debian: prometheus): the alerts in deploy/prometheus"
-	$(HEARHUP) $(GO) test $(RACE) -count=1 -timeout 50m ./... # not from the cache: it does not know the programs that the tests build
-	@for module in $(MODULES); do (cd $$module && echo "$$module: $(GO) test ./..." && $(GO) test -count=1 ./...) || exit 1; done
+	@mkdir -p bin
+	@echo "$(GO) build ./test/runner"; $(GO) build -o bin/runner ./test/runner
+	@bin/runner -log bin/test.log -modules "$(MODULES)" -first "$(RACE) -timeout 50m" -- -count=1 $(PACKAGES)
 
 ## servers: swap every real server that is installed under load, not only those that test has
 servers:

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -29,27 +30,36 @@ const patience = 30 * time.Second
 // this process once all is cleaned up.
 func guard() int {
 	runtime.LockOSThread() // Pdeathsig is sent when the thread ends that has forked (PR_SET_PDEATHSIG(2const))
-	dir, err := directory(os.TempDir())
+	dir, err := Adopt()
 	if err != nil {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fail(fmt.Errorf("cannot become a subreaper: %w", err))
-	}
-	pid, caught, err := start(dir)
+	pid, caught, err := start()
 	if err != nil {
 		return fail(err)
 	}
 	status, by := watch(pid, caught)
 	if by != 0 {
-		endRest(0)
+		KillRest(0)
 		os.RemoveAll(dir)
 		signal.Reset(by)
 		_ = syscall.Kill(os.Getpid(), by)
 		select {} // the signal may come to another thread
 	}
 	return verdict(status)
+}
+
+// Adopt makes this process the parent of all orphans below it, for KillRest, and returns a new directory, which is in its environment
+// as TMPDIR and XDG_RUNTIME_DIR from now on. The caller removes it.
+func Adopt() (dir string, err error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return "", fmt.Errorf("cannot become a subreaper: %w", err)
+	}
+	if dir, err = directory(os.TempDir()); err != nil {
+		return "", err
+	}
+	return dir, errors.Join(os.Setenv("TMPDIR", dir), os.Setenv("XDG_RUNTIME_DIR", dir))
 }
 
 // directory makes a directory below parent. Its name is short: a path of a socket has 107 bytes at most (unix(7)).
@@ -67,7 +77,7 @@ func directory(parent string) (string, error) {
 
 // start starts the guarded run, in a process group of its own: what a terminal sends comes to the guard alone. From caught come the
 // signals that end the guard, and HUP unless it was started with that ignored.
-func start(dir string) (pid int, caught chan os.Signal, err error) {
+func start() (pid int, caught chan os.Signal, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return 0, nil, err
@@ -76,9 +86,7 @@ func start(dir string) (pid int, caught chan os.Signal, err error) {
 	caught = make(chan os.Signal, 16)
 	signal.Notify(caught) // what this process catches has its default action in the guarded run
 	syscall.Umask(0o022)
-	for name, value := range map[string]string{variable: "1", "TMPDIR": dir, "XDG_RUNTIME_DIR": dir} {
-		os.Setenv(name, value)
-	}
+	os.Setenv(variable, "1")
 	p, err := os.StartProcess(program, os.Args, &os.ProcAttr{
 		Env:   os.Environ(),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
@@ -135,7 +143,7 @@ func verdict(status syscall.WaitStatus) int {
 	if code != 0 {
 		wait = 0 // what a failed test leaves is the lesser problem
 	}
-	left := endRest(wait)
+	left := KillRest(wait)
 	if len(left) > 0 && code == 0 {
 		fmt.Fprintf(os.Stderr, "the tests have left processes behind, which were killed: %s\n", strings.Join(left, ", "))
 		return 1
@@ -143,8 +151,8 @@ func verdict(status syscall.WaitStatus) int {
 	return code
 }
 
-// endRest waits for the end of all that is below this process, kills it after a time, and returns what it has killed.
-func endRest(wait time.Duration) (killed []string) {
+// KillRest waits a time for the end of all that is below this process, kills it after a time, and returns what it has killed.
+func KillRest(wait time.Duration) (killed []string) {
 	for began := time.Now(); time.Since(began) < wait+patience; time.Sleep(10 * time.Millisecond) {
 		for reaped := 1; reaped != 0; {
 			var err error

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/pid1/spec"
+	"github.com/crankctl/crank/test/processes"
 )
 
 // manager is the service manager above crank.
@@ -126,7 +127,9 @@ func TestInstall(t *testing.T) {
 			t.Errorf("%s has %q", dir, names)
 		}
 		for _, command := range [][]string{{"crank", "-version"}, {"crank", "--", "/bin/true"}, {"crankctl", "version"}, {"crankx", "app", "version"}} {
-			if out, err := exec.Command(filepath.Join(dir, command[0]), command[1:]...).CombinedOutput(); err != nil {
+			cmd := exec.Command(filepath.Join(dir, command[0]), command[1:]...)
+			cmd.Env = processes.Environment("CRANK_PREFIX=" + outside + ".run")
+			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%q: %v\n%s", command, err, out)
 			}
 		}

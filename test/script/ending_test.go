@@ -6,13 +6,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/processes"
 )
 
 // TestSignalsAtTheEnd: crank's exit code is the app's, whatever arrives while crank itself ends.
 func TestSignalsAtTheEnd(t *testing.T) {
 	t.Parallel()
+	dir := t.TempDir()
 	for range 40 {
 		crank := exec.Command("crank", "-ctl", "off", "-conf", "off", "--", "sh", "-c", `trap "" TERM; echo up; exit 7`)
+		crank.Env = processes.Environment("CRANK_PREFIX=" + dir)
 		out, err := crank.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)

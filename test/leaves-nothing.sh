@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# leaves-nothing.sh [-interrupt PROGRAM] COMMAND...
+#
+# Runs a command and fails where it leaves a file in /tmp, /run or /dev/shm, or a process; else it exits as the command does. With
+# -interrupt it presses Ctrl-C, so to speak, as soon as the PROGRAM runs below the command, which must then fail. Other processes
+# of the machine must not make anything there meanwhile.
+set -euo pipefail
+set -m # the command has a process group of its own, and default signals
+
+interrupt=
+if [ "$1" = -interrupt ]; then
+	interrupt=$2
+	shift 2
+fi
+
+files() { find /tmp /run /dev/shm -mindepth 1 2>/dev/null | sort; }
+
+# The beginning of awk programs that read pid, parent and name of each process.
+below='function below(pid, root) { for (; pid > 1; pid = parent[pid]) if (pid == root) return 1; return 0 }
+	{ parent[$1] = $2; name[$1] = $3 }'
+
+# Without kernel threads, and what is below this script: once the command has ended, that is how it finds out.
+processes() { ps -e -o pid=,ppid=,comm= | awk -v self=$$ "$below"' END { for (pid in name) if (parent[pid] != 2 && !below(pid, self)) print pid, name[pid] }' | sort; }
+
+# runs PID PROGRAM: whether the program runs below the process.
+runs() { ps -e -o pid=,ppid=,comm= | awk -v root="$1" -v program="$2" "$below"' END { for (pid in name) if (name[pid] == program && below(pid, root)) exit 0; exit 1 }'; }
+
+new() { comm -13 <(echo "$1") <("$2"); }
+
+had_files=$(files)
+had_processes=$(processes)
+"$@" &
+command=$!
+if [ -n "$interrupt" ]; then
+	until runs $command "$interrupt"; do
+		kill -0 $command 2>/dev/null || { echo "the command has ended before $interrupt ran"; exit 1; }
+		sleep 0.1
+	done
+	kill -INT -- -$command
+fi
+code=0
+wait $command || code=$?
+if [ -n "$interrupt" ]; then
+	[ $code != 0 ] || { echo "the command was interrupted, and has succeeded"; exit 1; }
+	code=0
+fi
+for _ in $(seq 100); do # what was killed takes its time
+	left=$(new "$had_files" files; new "$had_processes" processes)
+	[ -n "$left" ] || exit $code
+	sleep 0.1
+done
+printf 'left behind by %s:\n%s\n' "$*" "$left"
+exit 1
