@@ -31,6 +31,7 @@ had_files=$(files)
 had_processes=$(processes)
 "$@" &
 command=$!
+trap 'kill -INT -- -$command; wait $command; exit 130' INT TERM HUP
 if [ -n "$interrupt" ]; then
 	until runs $command "$interrupt"; do
 		kill -0 $command 2>/dev/null || { echo "the command has ended before $interrupt ran"; exit 1; }

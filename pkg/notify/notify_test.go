@@ -19,6 +19,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/test/leak"
 	"github.com/crankctl/crank/test/programs"
+	"github.com/crankctl/crank/test/root"
 )
 
 // patience is how long a test waits for what must happen.
@@ -198,9 +199,7 @@ func TestDeadSender(t *testing.T) {
 			t.Run(name+dir, func(t *testing.T) {
 				want := Sender{UID: os.Getuid(), GID: os.Getgid(), Abstract: dir == "" && name != "send by descriptor"}
 				if name == "send as nobody" {
-					if os.Getuid() != 0 {
-						t.Skip("only root can become nobody")
-					}
+					root.Need(t)
 					want.UID, want.GID = nobody, nobody
 				}
 				r := open(t, dir)

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/leak"
+	"github.com/crankctl/crank/test/root"
 )
 
 // patience is how long a test waits for what must happen.
@@ -294,9 +295,7 @@ func TestTagged(t *testing.T) {
 }
 
 func TestReopenedByNobody(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("only root can become nobody")
-	}
+	root.Need(t)
 	stdout, stderr := newReader(t).begin(), newReader(t).begin()
 	s := start(t, Tag, stdout, stderr)
 	cmd, _ := command(t, s, "reopen as nobody")

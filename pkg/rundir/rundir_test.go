@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/root"
 )
 
 func TestFirst(t *testing.T) {
@@ -143,7 +145,7 @@ func TestPrivate(t *testing.T) {
 func TestPrivateOfAnother(t *testing.T) {
 	path := "/proc/self" // a symlink: refused for that where nothing can be given away
 	refused := "not a directory"
-	if os.Geteuid() == 0 {
+	if root.Full() {
 		path, refused = filepath.Join(t.TempDir(), "crank"), "another user"
 		if err := os.Mkdir(path, 0o700); err != nil {
 			t.Fatal(err)
@@ -207,9 +209,7 @@ func TestCandidates(t *testing.T) {
 
 // crankctl must not look for crank in a directory of /dev/shm that somebody else has made under the name that crank's would have.
 func TestCandidatesOfAnother(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root can make a directory for somebody else")
-	}
+	root.Need(t)
 	emptySharedMemory(t)
 	all := Candidates()
 	shm := all[len(all)-1]
@@ -244,7 +244,7 @@ func TestRemake(t *testing.T) {
 	if err := Remake(link, 0o711); err == nil {
 		t.Error("a link is followed")
 	}
-	if os.Geteuid() == 0 { // only root can give it away
+	if root.Full() { // only root can give it away
 		if err := os.Chown(path, 12345, -1); err != nil {
 			t.Fatal(err)
 		}
@@ -256,9 +256,7 @@ func TestRemake(t *testing.T) {
 
 // Root finds the crank of an unprivileged user, but no directory that somebody has put there in a user's name.
 func TestCandidatesOfOthers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("NOT TESTED: only root looks for them")
-	}
+	root.Need(t)
 	emptySharedMemory(t)
 	own, feigned := inSharedMemory("12345", pidNamespace()), inSharedMemory("12346", pidNamespace())
 	for _, dir := range []string{own, feigned} {

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/root"
 )
 
 // full is a record that uses every field.
@@ -162,9 +163,7 @@ func TestLoadOwner(t *testing.T) {
 		{"of root", 0, other, nil},
 		{"of a third", other + 1, other, ErrUnsafe},
 	}
-	if os.Geteuid() != 0 {
-		tests = nil // chown(2) needs root; TestLoadUnsafe covers the rest
-	}
+	root.Need(t) // TestLoadUnsafe covers the rest
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := sharedDir(t)

@@ -21,6 +21,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/supervisor"
 	"github.com/crankctl/crank/test/leak"
+	"github.com/crankctl/crank/test/root"
 )
 
 // patience is how long something may take that should happen at once, on a busy machine.
@@ -230,6 +231,7 @@ func TestWriterBadDisk(t *testing.T) {
 		}
 		h := helper{name: "save", path: path}
 		if os.Geteuid() == 0 {
+			root.Need(t) // permissions bind nobody who is half a root
 			h.uid = other
 		}
 		check(t, runHelper(t, h), syscall.EACCES)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/test/leak"
+	"github.com/crankctl/crank/test/root"
 )
 
 // helperVariable makes the test binary do what some tests need of another process: bind the
@@ -75,7 +76,7 @@ func helper(t *testing.T, name string, uris ...string) string {
 	command.Dir = "/"
 	// The race detector would otherwise wait a second before it lets a process end.
 	command.Env = []string{helperVariable + "=" + name, "GORACE=atexit_sleep_ms=0"}
-	if os.Getuid() == 0 {
+	if root.Full() {
 		command.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	}
 	output, err := command.CombinedOutput()

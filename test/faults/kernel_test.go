@@ -17,6 +17,7 @@ import (
 
 	"github.com/crankctl/crank/test/processes"
 	"github.com/crankctl/crank/test/programs"
+	"github.com/crankctl/crank/test/root"
 )
 
 // kernelFaults are what the kernel refuses.
@@ -167,7 +168,7 @@ var nextUser atomic.Uint32
 // not root it is the test's own user, whom they bind as well.
 func (c *cell) anotherUser() {
 	c.Helper()
-	if os.Geteuid() != 0 {
+	if !root.Full() {
 		return
 	}
 	id := 47000 + nextUser.Add(1)
@@ -239,7 +240,7 @@ func TestThreadsSuffice(t *testing.T) {
 			t.Skip("NOT TESTED: " + why)
 		}
 	}
-	if os.Geteuid() != 0 {
+	if !root.Full() {
 		t.Skip("NOT TESTED: only root may trace every process")
 	}
 	c := newCell(t, &fault{}, ready)

@@ -20,6 +20,7 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 	"github.com/crankctl/crank/test/guard"
 	"github.com/crankctl/crank/test/programs"
+	"github.com/crankctl/crank/test/root"
 )
 
 // commands are those of the stories. A wait is for an event, and bounded by patience.
@@ -125,7 +126,7 @@ func condition(name string) (bool, error) {
 	}
 	switch name {
 	case "root":
-		return os.Geteuid() == 0, nil
+		return root.Full(), nil
 	case "mount":
 		return exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", os.TempDir()).Run() == nil, nil
 	case "pidfd-info":

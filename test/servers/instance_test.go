@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/root"
 )
 
 // instance is one crank that runs a server as its recipe says.
@@ -77,7 +79,7 @@ func (i *instance) become(name string) {
 			i.t.Fatal(err)
 		}
 	}
-	if name == "" || os.Getuid() != 0 {
+	if name == "" || !root.Full() {
 		return
 	}
 	u, err := user.Lookup(name)

@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/programs"
+	"github.com/crankctl/crank/test/root"
 )
 
 // server is a row of the table. What starts it is in its recipe.
@@ -129,7 +130,7 @@ func installed(t *testing.T, s server) *recipe {
 		}
 		t.Skip(message)
 	}
-	if s.surroundings != "" && os.Getuid() != 0 {
+	if s.surroundings != "" && !root.Full() {
 		t.Skipf("NOT TESTED, only root can: %s", s.name)
 	}
 	return r

@@ -14,6 +14,7 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/root"
 )
 
 func socketPath(t *testing.T) string {
@@ -151,9 +152,7 @@ func TestBadAddresses(t *testing.T) {
 
 // Who owns the token can read it, and is not crank's own user.
 func TestTokenOfAnotherUser(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can make a file for somebody else")
-	}
+	root.Need(t)
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 	"github.com/crankctl/crank/pkg/control/server/servertest"
 	"github.com/crankctl/crank/pkg/supervisor"
 	"github.com/crankctl/crank/test/leak"
+	"github.com/crankctl/crank/test/root"
 )
 
 func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
@@ -186,9 +187,7 @@ func TestHalfRequestsDoNotDisturb(t *testing.T) {
 // a socket; the rest of the process stays root.
 func asUID(t *testing.T, uid int, f func()) {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be somebody else")
-	}
+	root.Need(t)
 	done := make(chan syscall.Errno)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
@@ -225,9 +224,7 @@ func TestPeerOfAnotherUser(t *testing.T) {
 }
 
 func TestOwnUserAndRootMayAsk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be somebody else")
-	}
+	root.Need(t)
 	old := geteuid
 	geteuid = func() int { return 12345 } // crank's own user
 	t.Cleanup(func() { geteuid = old })
@@ -286,9 +283,7 @@ func TestClientChecksTheServer(t *testing.T) {
 
 // Root talks to the crank of another user only where no third one can have put the socket, or any directory above it.
 func TestRootChecksTheWholePath(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be somebody else")
-	}
+	root.Need(t)
 	const user, stranger = 12345, 12346
 	for _, c := range []struct {
 		name  string

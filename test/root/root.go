@@ -1,0 +1,38 @@
+// Package root tells tests whether they may do what root may. In a container without capabilities, or in a user namespace with one
+// user, user 0 may not.
+package root
+
+import (
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// somebody is a user that needs no account.
+const somebody = 12345
+
+// Full reports whether this process may give files away, and start programs as another user.
+var Full = sync.OnceValue(func() bool {
+	if os.Geteuid() != 0 {
+		return false
+	}
+	file, err := os.CreateTemp("", "root")
+	if err != nil {
+		return false
+	}
+	defer os.Remove(file.Name())
+	defer file.Close()
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: somebody, Gid: somebody}}
+	return file.Chown(somebody, somebody) == nil && cmd.Run() == nil
+})
+
+// Need skips the test, and says so, where this process may not do that.
+func Need(t *testing.T) {
+	t.Helper()
+	if !Full() {
+		t.Skip("NOT TESTED: only root can be somebody else")
+	}
+}
