@@ -88,7 +88,7 @@ func TestMode(t *testing.T) {
 
 func TestOwner(t *testing.T) {
 	uid, gid := os.Getuid(), os.Getgid() // to these anybody may change
-	if uid == 0 {
+	if root.Full() {
 		uid, gid = 12345, 23456
 	}
 	path := filepath.Join(shortDir(t), "s")
