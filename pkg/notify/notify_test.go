@@ -55,7 +55,7 @@ func TestMain(m *testing.M) {
 
 // directory is a 0711 directory that other users can reach.
 func directory(t *testing.T) string {
-	dir, err := os.MkdirTemp("/tmp", "notify")
+	dir, err := os.MkdirTemp("", "notify")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crankctl/crank/test/guard"
 	"github.com/crankctl/crank/test/root"
 )
+
+func TestMain(m *testing.M) { os.Exit(guard.Main(m)) } // modes are tested, so it is not the tester's umask
 
 func TestFirst(t *testing.T) {
 	root := t.TempDir()
