@@ -82,6 +82,9 @@ func start() (pid int, caught chan os.Signal, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
+	if info, err := os.Stat(program); err == nil {
+		_ = os.Chmod(program, info.Mode()|0o055) // whatever the umask took: some tests start it as another user
+	}
 	nohup := signal.Ignored(syscall.SIGHUP) || ignores(os.Getppid(), syscall.SIGHUP)
 	caught = make(chan os.Signal, 16)
 	signal.Notify(caught) // what this process catches has its default action in the guarded run
