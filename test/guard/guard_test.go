@@ -202,11 +202,14 @@ func TestKilled(t *testing.T) {
 	g.cmd.Wait()
 }
 
+// libc are 32 and 33: with the race detector there is a C library, which ignores them at times for its own purposes.
+const libc = 3 << 31
+
 // What the tests were started with is not what they test with: ignored signals, umask, TMPDIR. A guard that nohup(1) has started
 // lives through a hang-up, and so does its run.
 func TestStartedWith(t *testing.T) {
 	g := begin(t, "waits", `umask 777; trap "" HUP INT QUIT TERM PIPE USR1 TSTP; exec "$@"`)
-	if got, err := strconv.ParseUint(strings.TrimSpace(g.said["SigIgn:"]), 16, 64); err != nil || got != 0 {
+	if got, err := strconv.ParseUint(strings.TrimSpace(g.said["SigIgn:"]), 16, 64); err != nil || got&^libc != 0 {
 		t.Errorf("what it starts ignores %x, error %v", got, err)
 	}
 	if _, ok := g.said["0022"]; !ok {

@@ -216,7 +216,7 @@ func (p *progress) look(e event, output []string) {
 }
 
 func (p *progress) missing(text string, e event) {
-	if !p.known[text] {
+	if e.Action == "skip" || !p.known[text] { // what tests only say, their parents say again
 		p.known[text] = true
 		if e.Package != "" {
 			text += fmt.Sprintf(" (%s)", strings.TrimSpace(short(e.Package)+" "+e.Test))
