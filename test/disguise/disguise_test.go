@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"github.com/crankctl/crank/test/guard"
 )
 
 // disguised is the variable that makes this test's program a disguised process.
@@ -19,7 +21,7 @@ func TestMain(m *testing.M) {
 		_, _ = io.ReadAll(os.Stdin)
 		return
 	}
-	os.Exit(m.Run())
+	os.Exit(guard.Main(m))
 }
 
 // TestEnviron: what others see. A kernel that does not let it be done fails it: then the tests that use it show nothing.
