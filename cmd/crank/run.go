@@ -111,6 +111,7 @@ type crank struct {
 	listener *server.Listener
 	http     *health.Listener // nil: no -http
 	metrics  *metrics.Metrics // nil: no -http
+	free     int              // freeProcesses, before the first fork
 	dropped  func() int64     // how many lines the log has lost
 	serving  sync.Mutex       // guards stops
 	stops    []func()         // end what serve has begun
@@ -273,6 +274,9 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 		options.Prober = probe.New(*c.target, time.Duration(c.cfg.ReadyTimeout), launcher)
 	}
 	options.Begun = func() { c.begun(in) }
+	if c.free = freeProcesses(); c.free < farProcesses {
+		prepareRuntime(c.free)
+	}
 	defer c.endServing()
 	c.sup = supervisor.New(c.supervisorConfig(), options)
 	code = c.sup.Run(first)
@@ -288,8 +292,9 @@ func (c *crank) begun(in *signals.Inbox) {
 	}
 	go func() { // ends with the supervisor
 		in.ListenAll()
-		steerRuntime()
-		reserveThreads()
+		if c.free >= farProcesses {
+			prepareRuntime(c.free) // the app can start meanwhile
+		}
 		c.serve()
 		staySmall(c.sup.Done(), c.log)
 	}()

@@ -16,6 +16,12 @@ import (
 // 200 swaps than with Go's 100; 25 saves no more.
 const gcPercent = 50
 
+// prepareRuntime has the Go runtime as crank needs it from then on: with little memory, and with its threads.
+func prepareRuntime(free int) {
+	steerRuntime()
+	reserveThreads(free)
+}
+
 // steerRuntime undoes what the environment's GOGC, GOMEMLIMIT and GOMAXPROCS have done to crank: they
 // are in a container for the app, which still gets them. GODEBUG cannot be undone: it is read once,
 // before main.

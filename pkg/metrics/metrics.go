@@ -45,6 +45,7 @@ type Metrics struct {
 	options    Options
 	registry   *prometheus.Registry
 	gathering  sync.Mutex
+	collecting sync.Mutex
 	descs      map[string]*prometheus.Desc // of what is read
 	counters   map[string]*prometheus.CounterVec
 	histograms map[string]prometheus.Histogram
@@ -67,7 +68,9 @@ func New(o Options) *Metrics {
 	for _, row := range table {
 		m.make(row)
 	}
-	m.registry.MustRegister(m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	for _, c := range []prometheus.Collector{m, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})} {
+		m.registry.MustRegister(&oneAtATime{c, &m.collecting})
+	}
 	return m
 }
 
@@ -109,8 +112,21 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// gather is done by one scrape at a time: each collector that reads files has a thread to itself meanwhile, and where no more can be
-// made the Go runtime ends crank.
+// oneAtATime is a collector that waits for others: each one that reads files has a thread to itself meanwhile, and where no more can
+// be made the Go runtime ends crank.
+type oneAtATime struct {
+	prometheus.Collector
+	turn *sync.Mutex
+}
+
+// Collect implements prometheus.Collector.
+func (c *oneAtATime) Collect(to chan<- prometheus.Metric) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	c.Collector.Collect(to)
+}
+
+// gather is done by one scrape at a time, for the same reason.
 func (m *Metrics) gather() ([]*dto.MetricFamily, error) {
 	m.gathering.Lock()
 	defer m.gathering.Unlock()

@@ -122,13 +122,17 @@ func (s *stream) next(chunk []byte) (n int, err error) {
 func (s *stream) take(fd int, chunk []byte) (n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	var errno syscall.Errno
 	for {
-		if n, err = syscall.Read(fd, chunk); err != syscall.EINTR {
+		if n, errno = linux.ReadNow(fd, chunk); errno != syscall.EINTR {
 			break
 		}
 	}
-	if n <= 0 {
-		return 0, err
+	if errno != 0 {
+		return 0, errno
+	}
+	if n == 0 {
+		return 0, nil
 	}
 	if s.tail != nil {
 		_, _ = s.tail.Write(chunk[:n]) // never fails

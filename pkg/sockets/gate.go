@@ -6,18 +6,19 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/crankctl/crank/pkg/linux"
 )
 
-// gate lets one goroutine at a time read or write, and one close, of those whose connections go through it. What they wait for is not
-// counted: a connection that has nothing to read is outside.
+// gate keeps connections from taking a thread each, all Listeners' together. What they wait for takes none anyway, as with Go's own.
 //
 // A goroutine in a system call has a thread to itself, and on a busy machine, where a thread may lose the processor in the middle of one, as
 // many connections take as many threads. Where no more can be made (pids.max, ulimit -u) the Go runtime ends the program
-// (runtime/os_linux.go, newosproc).
-type gate struct {
-	transfer sync.Mutex
-	closing  sync.Mutex // apart: who closes waits until nobody transfers
-}
+// (runtime/os_linux.go, newosproc). So they read and write without that: their calls do not block. And one closes at a time.
+type gate struct{ closing sync.Mutex }
+
+// shared is the one that all share.
+var shared gate
 
 // conn returns c behind the gate. The caller closes it in the place of c, which must have a descriptor.
 func (g *gate) conn(c net.Conn) (net.Conn, error) {
@@ -48,7 +49,7 @@ func (c *gated) Read(p []byte) (n int, err error) {
 		return 0, nil
 	}
 	rawErr := c.raw.Read(func(fd uintptr) (done bool) {
-		n, err = c.transfer(syscall.Read, fd, p)
+		n, err = transfer(linux.ReadNow, fd, p)
 		return err != syscall.EAGAIN
 	})
 	switch {
@@ -67,7 +68,7 @@ func (c *gated) Write(p []byte) (n int, err error) {
 	rawErr := c.raw.Write(func(fd uintptr) (done bool) {
 		for n < len(p) {
 			var m int
-			if m, err = c.transfer(syscall.Write, fd, p[n:]); err != nil {
+			if m, err = transfer(linux.WriteNow, fd, p[n:]); err != nil {
 				return err != syscall.EAGAIN
 			}
 			n += m
@@ -83,13 +84,14 @@ func (c *gated) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// transfer makes a system call that does not block, since Go's sockets are non-blocking.
-func (c *gated) transfer(call func(int, []byte) (int, error), fd uintptr, p []byte) (n int, err error) {
-	c.gate.transfer.Lock()
-	defer c.gate.transfer.Unlock()
+func transfer(call func(int, []byte) (int, syscall.Errno), fd uintptr, p []byte) (int, error) {
 	for {
-		if n, err = call(int(fd), p); err != syscall.EINTR {
-			return n, err
+		switch n, errno := call(int(fd), p); errno {
+		case 0:
+			return n, nil
+		case syscall.EINTR:
+		default:
+			return n, errno
 		}
 	}
 }

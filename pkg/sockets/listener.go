@@ -16,7 +16,6 @@ import (
 type Listener struct {
 	net.Listener
 	set   *Set
-	gate  gate
 	close sync.Once
 }
 
@@ -45,14 +44,13 @@ func accepting(fd int) (net.Listener, error) {
 	return net.FileListener(file)
 }
 
-// Accept waits for a connection. All of one Listener take one thread to read and write, and one more to be closed, however many
-// they are.
+// Accept waits for a connection. However many there are of all Listeners, they take one thread to be closed, and none to read and write.
 func (l *Listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c, err := l.gate.conn(accepted)
+	c, err := shared.conn(accepted)
 	if err != nil {
 		return nil, errors.Join(err, accepted.Close())
 	}

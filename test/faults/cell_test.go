@@ -51,6 +51,7 @@ type cell struct {
 	client   *control.Client
 	address  string // where the app serves
 	http     string // where metrics are
+	cgroup   string // in which crank was started; empty: the test's
 	faulty   bool   // the fault is there
 	base     int    // descriptors of crank with one generation; 0: not known
 	undoing  []func()

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"bytes"
+	"math"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/crankctl/crank/pkg/linux"
+)
+
+// freeProcesses returns how many more processes and threads can be made, as far as the limits of the cgroups (pids.max) and of
+// the user (ulimit -u) say so: math.MaxInt where none does. It reads at most some hundred bytes of each file.
+func freeProcesses() int {
+	free := math.MaxInt
+	for _, dir := range pidsGroups() {
+		limit, ok := readCount(dir + "/pids.max") // "max" is no number: no limit
+		if !ok {
+			continue
+		}
+		if used, ok := readCount(dir + "/pids.current"); ok {
+			free = min(free, limit-used)
+		}
+	}
+	if limit := linux.ProcessLimit(); limit <= math.MaxInt32 {
+		free = min(free, int(limit)-ownThreads(int(limit)))
+	}
+	return free
+}
+
+// maxDepth is how many cgroups above crank's own are looked at.
+const maxDepth = 16
+
+// pidsGroups returns the directories of crank's own cgroup and of those around it, in the hierarchy that has the pids controller
+// (cgroups(7)). Those that a container does not see are among them, and do not exist; the root of what it sees is as well.
+func pidsGroups() []string {
+	root, own := "/sys/fs/cgroup", "/"
+	for line := range strings.Lines(string(readSome("/proc/self/cgroup"))) {
+		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		switch controllers, in, _ := strings.Cut(rest, ":"); controllers {
+		case "": // version 2, which comes last
+			if !strings.HasSuffix(root, "/pids") {
+				own = in
+			}
+		case "pids":
+			root, own = "/sys/fs/cgroup/pids", in
+		}
+	}
+	var groups []string
+	for range maxDepth {
+		groups = append(groups, path.Join(root, own))
+		if own == "/" || own == "." {
+			return groups
+		}
+		own = path.Dir(own)
+	}
+	return append(groups, root)
+}
+
+// maxLooked is how many processes are looked at to find those of crank's own user.
+const maxLooked = 10_000
+
+// ownThreads returns how many processes and threads crank's user has. Where the limit is far it is a number that is too large,
+// which costs less to find: those of the whole machine (proc_loadavg(5)). Else it is those that crank sees: where the user has
+// more, in other containers, it is too small.
+func ownThreads(limit int) int {
+	if fields := bytes.Fields(readSome("/proc/loadavg")); len(fields) > 3 {
+		_, total, _ := bytes.Cut(fields[3], []byte("/"))
+		if all, err := strconv.Atoi(string(total)); err == nil && limit-all >= fewProcesses {
+			return all
+		}
+	}
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	names, _ := dir.Readdirnames(maxLooked)
+	count, own := 0, os.Geteuid()
+	for _, name := range names {
+		var info syscall.Stat_t
+		if name[0] < '0' || name[0] > '9' || syscall.Stat("/proc/"+name+"/task", &info) != nil || int(info.Uid) != own {
+			continue
+		}
+		count += max(int(info.Nlink)-2, 1) // a directory for each thread (fs/proc/base.c, proc_task_getattr)
+	}
+	return count
+}
+
+func readCount(name string) (n int, ok bool) {
+	n, err := strconv.Atoi(string(bytes.TrimSpace(readSome(name))))
+	return n, err == nil
+}
+
+// readSome returns the start of a small file, nil where there is none. It makes three system calls: crank's start waits for it.
+func readSome(name string) []byte {
+	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer linux.Close(fd)
+	content := make([]byte, 4096)
+	n, err := syscall.Read(fd, content)
+	if err != nil {
+		return nil
+	}
+	return content[:n]
+}
