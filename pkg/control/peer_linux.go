@@ -1,19 +1,16 @@
 package control
 
 import (
-	"bufio"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/crankctl/crank/pkg/listening"
 )
 
 // checkServer refuses a server that somebody else runs: it would get what requests hold. The server
@@ -110,75 +107,18 @@ func checkListener(server netip.AddrPort) error {
 	if !server.Addr().IsLoopback() {
 		return nil
 	}
-	uids, err := listeners(server)
+	sockets, err := listening.On(server)
 	if err != nil {
 		return fmt.Errorf("cannot find out who listens on %v: %w", server, err)
 	}
-	if len(uids) == 0 {
+	if len(sockets) == 0 {
 		return fmt.Errorf("cannot find out who listens on %v: nobody does any more", server)
 	}
 	own := os.Geteuid()
-	for _, uid := range uids {
-		if uid != own && uid != 0 {
-			return fmt.Errorf("on %v listens uid %d, which is neither uid %d nor root: it would be sent the token", server, uid, own)
+	for _, s := range sockets {
+		if s.UID != own && s.UID != 0 {
+			return fmt.Errorf("%v is owned by uid %d, which is neither uid %d nor root: it would be sent the token", server, s.UID, own)
 		}
 	}
 	return nil
-}
-
-// listeners returns the users of the sockets that may have been given a connection to addr, by /proc/net/tcp and tcp6
-// (proc_pid_net(5)).
-func listeners(addr netip.AddrPort) (uids []int, err error) {
-	ip := addr.Addr().Unmap().WithZone("")
-	wanted := []netip.Addr{ip, netip.IPv6Unspecified()}
-	if ip.Is4() {
-		wanted = append(wanted, netip.IPv4Unspecified(), netip.AddrFrom16(ip.As16()))
-	}
-	var rows []string
-	for _, a := range wanted {
-		rows = append(rows, row(netip.AddrPortFrom(a, addr.Port())))
-	}
-	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		some, err := listenersIn(name, rows)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // without IPv6
-			return nil, err
-		}
-		uids = append(uids, some...)
-	}
-	return uids, nil
-}
-
-// stateListen is TCP_LISTEN of include/net/tcp_states.h.
-const stateListen = "0A"
-
-// listenersIn returns the users of the listening sockets that are bound to one of these addresses.
-func listenersIn(name string, rows []string) (uids []int, err error) {
-	file, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	lines := bufio.NewScanner(file)
-	for lines.Scan() {
-		// sl local_address rem_address st tx_queue:rx_queue tr:tm->when retrnsmt uid timeout inode ...
-		f := strings.Fields(lines.Text())
-		if len(f) < 8 || f[3] != stateListen || !slices.Contains(rows, f[1]) {
-			continue
-		}
-		uid, err := strconv.Atoi(f[7])
-		if err != nil {
-			return nil, fmt.Errorf("%s: cannot read the line %q", name, lines.Text())
-		}
-		uids = append(uids, uid)
-	}
-	return uids, lines.Err()
-}
-
-// row is an address as it stands in /proc/net/tcp: words of the machine's own byte order, in hexadecimal.
-func row(addr netip.AddrPort) string {
-	text := ""
-	for ip := addr.Addr().AsSlice(); len(ip) > 0; ip = ip[4:] {
-		text += fmt.Sprintf("%08X", binary.NativeEndian.Uint32(ip))
-	}
-	return fmt.Sprintf("%s:%04X", text, addr.Port())
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/crankctl/crank/pkg/listening"
 )
 
 // Who has answered? A connection was taken by a listening socket, which /proc/net/tcp names by its inode; the
@@ -20,9 +22,13 @@ import (
 
 // verify returns an error unless the candidate itself listens on the address that has answered.
 func (p *Prober) verify(answered netip.AddrPort, generation, pid int) error {
-	inodes, err := listeningOn(answered)
+	sockets, err := listening.On(answered)
 	if err != nil {
 		return fmt.Errorf("cannot find out who has answered: %w", err)
+	}
+	var inodes []uint64
+	for _, s := range sockets {
+		inodes = append(inodes, s.Inode)
 	}
 	if len(inodes) == 0 {
 		return wrongf("answered by something that does not listen on %v in this network namespace", answered)

@@ -341,6 +341,82 @@ func TestRootChecksTheWholePath(t *testing.T) {
 	}
 }
 
+// Of several sockets on one port the one decides to which the kernel gives the connection.
+func TestClientChecksTheExactListener(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can be somebody else")
+	}
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const own, stranger = 0, 12345
+	type bound struct {
+		address string
+		uid     int
+	}
+	for name, c := range map[string]struct {
+		sockets []bound // the first one has any port, the others the same; [::] is for IPv6 only
+		ask     string
+		ok      bool
+	}{
+		"a stranger has IPv6, crank the address":     {[]bound{{"127.0.0.1", own}, {"[::]", stranger}}, "127.0.0.1", true},
+		"crank has IPv6, a stranger the address":     {[]bound{{"[::]", own}, {"127.0.0.1", stranger}}, "127.0.0.1", false},
+		"a stranger has IPv6, crank all of IPv4":     {[]bound{{"0.0.0.0", own}, {"[::]", stranger}}, "127.0.0.1", true},
+		"crank has IPv6, a stranger all of IPv4":     {[]bound{{"[::]", own}, {"0.0.0.0", stranger}}, "127.0.0.1", false},
+		"a stranger has IPv6, and is asked":          {[]bound{{"127.0.0.1", own}, {"[::]", stranger}}, "[::1]", false},
+		"crank has IPv6, and is asked":               {[]bound{{"[::]", own}, {"127.0.0.1", stranger}}, "[::1]", true},
+		"crank has the address, a stranger the next": {[]bound{{"127.0.0.1", own}, {"127.0.0.2", stranger}}, "127.0.0.1", true},
+		"strangers share the address":                {[]bound{{"127.0.0.1", stranger}, {"127.0.0.1", stranger}}, "127.0.0.1", false},
+		"crank shares the address with itself":       {[]bound{{"127.0.0.1", own}, {"127.0.0.1", own}}, "127.0.0.1", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := "0"
+			for _, b := range c.sockets {
+				l := listenShared(t, b.address+":"+port, b.uid)
+				_, port, _ = net.SplitHostPort(l.Addr().String())
+			}
+			client, err := control.NewClient("tcp://"+c.ask+":"+port, token)
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := client.Dial(t.Context())
+			if err == nil {
+				conn.Close()
+			}
+			if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "12345") {
+				t.Errorf("dial: %v, want success: %v", err, c.ok)
+			}
+		})
+	}
+}
+
+// listenShared listens with SO_REUSEPORT as a user.
+func listenShared(t *testing.T, address string, uid int) (l net.Listener) {
+	t.Helper()
+	network := "tcp4"
+	if strings.HasPrefix(address, "[") {
+		network = "tcp6" // Go sets IPV6_V6ONLY
+	}
+	const reusePort = 15 // SO_REUSEPORT of include/uapi/asm-generic/socket.h
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		control := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, reusePort, 1) })
+		return errors.Join(control, err)
+	}}
+	asUID(t, uid, func() {
+		var err error
+		if l, err = config.Listen(context.Background(), network, address); err != nil {
+			t.Error(err)
+		}
+	})
+	if l == nil {
+		t.FailNow()
+	}
+	t.Cleanup(func() { l.Close() })
+	return l
+}
+
 // Over TCP crankctl would send the token to whoever has the port, while crank is not there: another user must not get it.
 func TestClientChecksWhoListens(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")

@@ -1,4 +1,4 @@
-package probe
+package listening
 
 import (
 	"encoding/binary"
@@ -20,42 +20,43 @@ const table = header +
 	"   3: 0000000000000000FFFF00000100007F:1F91 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 7 1 0\n" +
 	"   4: 00000000000000000000000001000000:1F92 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 8 1 0\n"
 
-func TestParseListeners(t *testing.T) {
+func TestParse(t *testing.T) {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("the table is of a little-endian machine") // TestWhoAnswers reads the machine's own
+		t.Skip("the table is of a little-endian machine") // the tests of pkg/probe read the machine's own
 	}
-	for _, want := range []listener{
-		{netip.MustParseAddrPort("0.0.0.0:2024"), 1586},
-		{netip.MustParseAddrPort("127.0.0.1:8080"), 18446744073709551615},
-		{netip.MustParseAddrPort("[::ffff:127.0.0.1]:8081"), 7},
-		{netip.MustParseAddrPort("[::1]:8082"), 8},
+	for _, want := range []Socket{
+		{netip.MustParseAddrPort("0.0.0.0:2024"), 0, 1586},
+		{netip.MustParseAddrPort("127.0.0.1:8080"), 1000, 18446744073709551615},
+		{netip.MustParseAddrPort("[::ffff:127.0.0.1]:8081"), 0, 7},
+		{netip.MustParseAddrPort("[::1]:8082"), 0, 8},
 	} {
-		got, err := parseListeners(strings.NewReader(table), want.addr.Port(), true)
-		if err != nil || !reflect.DeepEqual(got, []listener{want}) {
+		got, err := parse(strings.NewReader(table), want.Addr.Port(), true)
+		if err != nil || !reflect.DeepEqual(got, []Socket{want}) {
 			t.Errorf("%v, %v; want %v", got, err, want)
 		}
-		first := want.inode == 1586
-		if got, err := parseListeners(strings.NewReader(table), want.addr.Port(), false); err != nil || (len(got) == 1) != first {
+		first := want.Inode == 1586
+		if got, err := parse(strings.NewReader(table), want.Addr.Port(), false); err != nil || (len(got) == 1) != first {
 			t.Errorf("up to the first other one: %v, %v", got, err)
 		}
 	}
 }
 
-// TestTooManyListeners: who shares a port a thousand times is not looked for, and what is on other ports is not kept.
-func TestTooManyListeners(t *testing.T) {
+// TestTooManySockets: who shares a port a thousand times is not looked for, and what is on other ports is not kept.
+func TestTooManySockets(t *testing.T) {
 	const row = "   0: 00000000:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1586 1 00000000df6060ce 100 0 0 10 0\n"
-	for n, fails := range map[int]bool{maxListeners: false, maxListeners + 1: true} {
-		text := header + strings.Repeat(fmt.Sprintf(row, 81), 10*maxListeners) + strings.Repeat(fmt.Sprintf(row, 80), n)
-		all, err := parseListeners(strings.NewReader(text), 80, true)
+	for n, fails := range map[int]bool{maxSockets: false, maxSockets + 1: true} {
+		text := header + strings.Repeat(fmt.Sprintf(row, 81), 10*maxSockets) + strings.Repeat(fmt.Sprintf(row, 80), n)
+		all, err := parse(strings.NewReader(text), 80, true)
 		if (err != nil) != fails || !fails && len(all) != n {
 			t.Errorf("%d: %d, %v", n, len(all), err)
 		}
 	}
 }
 
+// TestChoose: those that share an address are chosen together, whoever has made them: all of them have to be good.
 func TestChoose(t *testing.T) {
-	row := func(addr string, inode uint64) listener { return listener{netip.MustParseAddrPort(addr), inode} }
-	all := []listener{
+	row := func(addr string, inode uint64) Socket { return Socket{netip.MustParseAddrPort(addr), 0, inode} }
+	all := []Socket{
 		row("[::]:80", 1), row("0.0.0.0:80", 2), row("127.0.0.1:80", 3), row("127.0.0.1:80", 4), row("[::1]:80", 5), row("[::ffff:127.0.0.2]:80", 6),
 		row("[::]:81", 7), row("127.0.0.1:82", 8),
 	}
@@ -63,13 +64,13 @@ func TestChoose(t *testing.T) {
 		"127.0.0.1:80": {3, 4}, "127.0.0.2:80": {6}, "127.0.0.3:80": {2}, "[::1]:80": {5}, "[::2]:80": {1}, "[::ffff:127.0.0.3]:80": {2},
 		"[fe80::1%lo]:80": {1}, "127.0.0.1:81": {7}, "[::1]:81": {7}, "127.0.0.2:82": nil, "[::1]:82": nil,
 	} {
-		if got := choose(all, netip.MustParseAddrPort(addr)); !slices.Equal(got, want) {
+		if got := inodesOf(choose(all, netip.MustParseAddrPort(addr))); !slices.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", addr, got, want)
 		}
 	}
 }
 
-func FuzzParseListeners(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		table, header, "", "x\n0: 1:2 3 0A 5 6 7 8 9 0\n", header + "0: 0:1F90 0:0 0A 0 0 0 0 0 1\n", header + "0: 0100007F:FFFFF 0 0A 0 0 0 0 0 1\n",
 		header + "0: +100007F:1F90 0 0A 0 0 0 0 0 -1\n", header + "0: 0100007F 0 0A 0 0 0 0 0 1\n",
@@ -77,12 +78,12 @@ func FuzzParseListeners(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := parseListeners(strings.NewReader(text), 0x1F90, true)
+		all, err := parse(strings.NewReader(text), 0x1F90, true)
 		for _, l := range all {
-			if !l.addr.IsValid() {
+			if !l.Addr.IsValid() {
 				t.Fatalf("%q: %v", text, l)
 			}
-			if inodes := choose(all, l.addr); !slices.Contains(inodes, l.inode) {
+			if inodes := inodesOf(choose(all, l.Addr)); !slices.Contains(inodes, l.Inode) {
 				t.Fatalf("%q: %v is not among %v", text, l, inodes)
 			}
 		}
@@ -90,4 +91,11 @@ func FuzzParseListeners(f *testing.F) {
 			t.Fatalf("%q: %v", text, err)
 		}
 	})
+}
+
+func inodesOf(sockets []Socket) (inodes []uint64) {
+	for _, s := range sockets {
+		inodes = append(inodes, s.Inode)
+	}
+	return inodes
 }

@@ -1,4 +1,6 @@
-package probe
+// Package listening finds out which sockets of this network namespace take the connections to an address of TCP, by
+// /proc/net/tcp and tcp6 (proc_pid_net(5)).
+package listening
 
 import (
 	"bufio"
@@ -13,32 +15,33 @@ import (
 	"strings"
 )
 
-// listener is a row of /proc/net/tcp or tcp6 (proc_pid_net(5)).
-type listener struct {
-	addr  netip.AddrPort // IPv4 as such in tcp, else IPv6
-	inode uint64
+// Socket is a listening one.
+type Socket struct {
+	Addr  netip.AddrPort // IPv4 as such in tcp, else IPv6
+	UID   int            // who made it, as a number of the reader's user namespace
+	Inode uint64
 }
 
-// listeningOn returns the inodes of the sockets, in crank's own network namespace, to which the kernel gives a
-// connection to addr. They are several where they share it by SO_REUSEPORT.
+// On returns the sockets to which the kernel gives a connection to addr, none where nobody listens. They are several where they
+// share the address by SO_REUSEPORT, or where one is bound to a device: then it is one of them.
 //
 // Linux lists the listening sockets before all others (tcp_get_idx in net/ipv4/tcp_ipv4.c), of which there may be a
 // hundred thousand, so it stops at the first other one. Only where that finds nothing it reads all: gVisor has no order.
-func listeningOn(addr netip.AddrPort) (inodes []uint64, err error) {
+func On(addr netip.AddrPort) (sockets []Socket, err error) {
 	for _, whole := range []bool{false, true} {
-		all, err := readListeners(addr.Port(), whole)
+		all, err := read(addr.Port(), whole)
 		if err != nil {
 			return nil, err
 		}
-		if inodes = choose(all, addr); len(inodes) > 0 {
+		if sockets = choose(all, addr); len(sockets) > 0 {
 			break
 		}
 	}
-	return inodes, nil
+	return sockets, nil
 }
 
-// readListeners returns the listening sockets on a port.
-func readListeners(port uint16, whole bool) (all []listener, err error) {
+// read returns the listening sockets on a port.
+func read(port uint16, whole bool) (all []Socket, err error) {
 	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		f, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -47,7 +50,7 @@ func readListeners(port uint16, whole bool) (all []listener, err error) {
 		if err != nil {
 			return nil, err
 		}
-		some, err := parseListeners(f, port, whole)
+		some, err := parse(f, port, whole)
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -58,22 +61,23 @@ func readListeners(port uint16, whole bool) (all []listener, err error) {
 }
 
 // choose prefers as the kernel does (inet_lookup_listener, inet6_lookup_listener): the exact address, then any
-// address of IPv4 for an IPv4 one, then any address of IPv6.
-func choose(all []listener, addr netip.AddrPort) []uint64 {
+// address of IPv4 for an IPv4 one, then any address of IPv6. The table does not tell which of the last are for IPv6 only: for an
+// IPv4 address they are taken for those that are not.
+func choose(all []Socket, addr netip.AddrPort) []Socket {
 	ip := addr.Addr().Unmap().WithZone("")
 	wildcards := []netip.Addr{netip.IPv6Unspecified()}
 	if ip.Is4() {
 		wildcards = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	}
 	for _, wanted := range append([]netip.Addr{ip}, wildcards...) {
-		var inodes []uint64
-		for _, l := range all {
-			if l.addr.Port() == addr.Port() && l.addr.Addr().Unmap() == wanted {
-				inodes = append(inodes, l.inode)
+		var chosen []Socket
+		for _, s := range all {
+			if s.Addr.Port() == addr.Port() && s.Addr.Addr().Unmap() == wanted {
+				chosen = append(chosen, s)
 			}
 		}
-		if inodes != nil {
-			return inodes
+		if chosen != nil {
+			return chosen
 		}
 	}
 	return nil
@@ -84,12 +88,12 @@ const (
 	bufferSize  = 64 << 10
 )
 
-// maxListeners is how many sockets may share an address by SO_REUSEPORT, each with one to look for among the descriptors of processes.
-const maxListeners = 1024
+// maxSockets is how many may share an address by SO_REUSEPORT, each with an inode to look for among the descriptors of processes.
+const maxSockets = 1024
 
-// parseListeners reads the listening sockets on a port: all, or those before the first other one.
-func parseListeners(r io.Reader, port uint16, whole bool) ([]listener, error) {
-	var all []listener
+// parse reads the listening sockets on a port: all, or those before the first other one.
+func parse(r io.Reader, port uint16, whole bool) ([]Socket, error) {
+	var all []Socket
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, bufferSize), bufferSize)
 	lines.Scan() // the header
@@ -106,17 +110,18 @@ func parseListeners(r io.Reader, port uint16, whole bool) ([]listener, error) {
 			continue
 		}
 		addr, err := parseAddr(f[1])
-		inode, err2 := strconv.ParseUint(f[9], 10, 64)
-		if err := errors.Join(err, err2); err != nil {
+		uid, err2 := strconv.ParseUint(f[7], 10, 32)
+		inode, err3 := strconv.ParseUint(f[9], 10, 64)
+		if err := errors.Join(err, err2, err3); err != nil {
 			return nil, fmt.Errorf("cannot read the line %q: %w", lines.Text(), err)
 		}
 		if addr.Port() != port {
 			continue
 		}
-		if len(all) == maxListeners {
-			return nil, fmt.Errorf("more than %d sockets listen on port %d", maxListeners, port)
+		if len(all) == maxSockets {
+			return nil, fmt.Errorf("more than %d sockets listen on port %d", maxSockets, port)
 		}
-		all = append(all, listener{addr, inode})
+		all = append(all, Socket{addr, int(uid), inode})
 	}
 	return all, lines.Err()
 }
