@@ -23,17 +23,20 @@ import (
 // are written. name is the instance's, on every line except those for a terminal, which look like
 //
 //	crank: generation ready generation=4 pid=57
+//
+// Texts are cut to a kilobyte. Lines with one message are limited to ten in ten seconds (for each generation, if they have that
+// attribute); with the attribute Peer to one. The last one that was left out is written at the end of that time, or by Close, and says
+// how many others were.
 func New(w io.Writer, format string, level int, isTerminal bool, name string) (logr.Logger, *Writer) {
-	logger := func(to io.Writer) logr.Logger {
-		return logr.FromSlogHandler(handler(to, format, level, isTerminal, name))
-	}
 	lost := func(n int64) []byte {
 		var line bytes.Buffer
-		logger(&line).Info("log lines dropped", "count", n)
+		logr.FromSlogHandler(handler(&line, format, level, isTerminal, name)).Info("log lines dropped", "count", n)
 		return line.Bytes()
 	}
 	writer := newWriter(w, lost)
-	return logger(writer), writer
+	limited := newLimited(handler(writer, format, level, isTerminal, name))
+	writer.ends = limited.limiter.close
+	return logr.FromSlogHandler(limited), writer
 }
 
 // Warn writes a line of level WARN, for which logr has no method of its own: something is wrong, and crank goes on.

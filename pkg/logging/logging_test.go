@@ -125,8 +125,8 @@ func TestConcurrentLinesStayWhole(t *testing.T) {
 		var wg sync.WaitGroup
 		for g := range 8 {
 			wg.Go(func() {
-				for range 50 {
-					log.WithValues("generation", g).Info("swapped", "text", strings.Repeat("x", 100))
+				for i := range 50 {
+					log.WithValues("generation", 50*g+i).Info("swapped", "text", strings.Repeat("x", 100))
 				}
 			})
 		}

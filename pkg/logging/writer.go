@@ -27,6 +27,7 @@ const retry = 20 * time.Millisecond
 type Writer struct {
 	to      io.Writer
 	lost    func(n int64) []byte // the line that says so
+	ends    func()               // called by Close before all else; it may write
 	dropped atomic.Int64
 
 	mu      sync.Mutex
@@ -51,7 +52,7 @@ type entry struct {
 
 func newWriter(to io.Writer, lost func(int64) []byte) *Writer {
 	w := &Writer{
-		to: to, lost: lost,
+		to: to, lost: lost, ends: func() {},
 		wake:    make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 		hurry:   make(chan struct{}),
@@ -97,6 +98,7 @@ func (w *Writer) Flush(timeout time.Duration) bool {
 // written later is dropped. It does not close the other writer; a Write of that one that never
 // returns keeps the goroutine. Close may be called again.
 func (w *Writer) Close(timeout time.Duration) bool {
+	w.ends()
 	w.mu.Lock()
 	if !w.closed && !w.started {
 		close(w.stopped)

@@ -162,7 +162,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) serve(x *exchange) (verb string, err error) {
 	if err := x.identify(); err != nil {
-		s.Log.Info("control request denied", "uid", x.asker.UID, "pid", x.asker.PID, "asker", x.asker.Name, "path", x.URL.Path)
+		s.Log.Info("control request denied", "peer", peer(x.asker), "uid", x.asker.UID, "pid", x.asker.PID, "asker", x.asker.Name, "path", x.URL.Path)
 		return "", err
 	}
 	i := slices.IndexFunc(routes, func(r route) bool { return r.path == x.URL.Path })
@@ -205,6 +205,14 @@ func (x *exchange) identify() error {
 		return deniedf(http.StatusForbidden, "uid %d may not control this crank: only %s may", c.asker.UID, owners(own))
 	}
 	return nil
+}
+
+// peer is by whom denied requests are counted in the log (logging.Peer): a process can have any number of ports, pids and names.
+func peer(asker supervisor.Asker) string {
+	if host, _, err := net.SplitHostPort(strings.TrimPrefix(asker.Name, "tcp://")); err == nil && asker.UID < 0 {
+		return "tcp://" + host
+	}
+	return fmt.Sprintf("uid %d", asker.UID)
 }
 
 // owners names who may control the crank of a user.
