@@ -40,6 +40,7 @@ type Receiver struct {
 	closed  sync.Once
 	readers sync.WaitGroup
 	turn    sync.Mutex // held while a message is handled
+	closer  *closer
 	dropped atomic.Int64
 	busy    atomic.Int32 // messages that were taken from a socket and not handled yet
 }
@@ -49,7 +50,7 @@ type Receiver struct {
 // abstract if dir is empty. Abstract names stand in /proc/net/unix for everyone in the network
 // namespace: there the Sender is what to trust, and says so. The caller must Close the Receiver.
 func Open(dir string, generation int) (*Receiver, error) {
-	r := &Receiver{closing: make(chan struct{}), appEnd: -1}
+	r := &Receiver{closing: make(chan struct{}), appEnd: -1, closer: newCloser()}
 	if err := r.openAddress(dir, generation); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("cannot open notify socket %s: %w", r.address, err)
@@ -126,8 +127,8 @@ func (r *Receiver) Dropped() int64 { return r.dropped.Load() }
 
 // Serve starts to receive, and returns at once. handle is called for one message at a time, in the
 // order of each socket; while it blocks nothing is read, and soon the app's writes block too. An empty
-// datagram is no message. Descriptors sent along are closed before handle is called, but those of a
-// BARRIER=1 after it: their sender then knows that all it sent on that socket before was handled.
+// datagram is no message. Descriptors sent along are closed meanwhile, but those of a BARRIER=1 after
+// handle: their sender then knows that all it sent on that socket before was handled.
 func (r *Receiver) Serve(handle func(Sender, Message)) {
 	abstract := func(from Sender, m Message) {
 		from.Abstract = true
@@ -159,18 +160,57 @@ func (r *Receiver) Idle() bool {
 	return r.busy.Load() == 0
 }
 
-// Close removes the address, closes all descriptors and returns when no call of handle runs or will.
+// closeTimeout is how long Close waits for descriptors to be closed.
+const closeTimeout = time.Second
+
+// maxUnread is how many messages are read at the end for the descriptors that they may hold: more than a socket's queue has room for
+// (net.unix.max_dgram_qlen).
+const maxUnread = 1024
+
+// Close removes the address and has all descriptors closed. It returns when no call of handle runs or will, and the descriptors
+// are closed, for which it waits closeTimeout at most: some of what an app has sent can make close(2) wait for long.
 // It must not be called from handle. Messages that were not read yet are lost. It may be called twice.
 func (r *Receiver) Close() {
 	r.closed.Do(func() {
 		close(r.closing)
 		r.removePath()
 		r.CloseAppEnd()
-		for _, socket := range r.sockets {
-			socket.Close()
-		}
+		r.closer.end()
+		r.readers.Go(r.closeSockets)
 	})
-	r.readers.Wait()
+	r.turn.Lock()   // until nothing is handled
+	r.turn.Unlock() //nolint:staticcheck // there is nothing to do in between
+	ended := make(chan struct{})
+	go func() { // ends with them
+		r.readers.Wait()
+		r.closer.wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(closeTimeout):
+	}
+}
+
+// closeSockets takes what the kernel would close with the socket, without looking whether that lingers.
+func (r *Receiver) closeSockets() {
+	for _, socket := range r.sockets {
+		raw, err := socket.SyscallConn()
+		if err == nil {
+			_ = raw.Control(func(fd uintptr) { r.drain(int(fd)) })
+		}
+		socket.Close()
+	}
+}
+
+func (r *Receiver) drain(fd int) {
+	for range maxUnread {
+		got, err := receiveNow(fd)
+		if err != nil {
+			return
+		}
+		r.closer.add(got.descriptors)
+	}
 }
 
 // removePath leaves alone what somebody else has put in the socket's place.
@@ -207,10 +247,10 @@ func (r *Receiver) read(socket *os.File, handle func(Sender, Message)) {
 
 func (r *Receiver) deliver(got received, handle func(Sender, Message)) {
 	if !got.message.Barrier {
-		closeAll(got.descriptors)
+		r.closer.add(got.descriptors)
 		got.descriptors = nil
 	}
-	defer closeAll(got.descriptors)
+	defer func() { r.closer.add(got.descriptors) }()
 	switch {
 	case got.truncated:
 		r.dropped.Add(1)
@@ -275,10 +315,4 @@ func receiveNow(fd int) (got received, err error) {
 		got.message = Parse(room.Data[:room.N])
 	}
 	return got, nil
-}
-
-func closeAll(descriptors []int) {
-	for _, fd := range descriptors {
-		syscall.Close(fd)
-	}
 }
