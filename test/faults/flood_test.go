@@ -30,6 +30,18 @@ func floodFaults() []*fault {
 			},
 		},
 		{
+			name:   "sockets that linger for an hour are sent along notifications",
+			inject: (*cell).sendLingering,
+			at: [moments]expectation{
+				beforeStart: none("nobody receives yet"),
+				starting:    rare(swaps, "messages count at once; what came with them is closed meanwhile"),
+				settling:    rare(swaps, "messages count at once; what came with them is closed meanwhile"),
+				ready:       often(swaps, "messages count at once; what came with them is closed meanwhile"),
+				draining:    rare(servesOn, "the end of a generation does not wait for them"),
+				stopping:    often(endsWith(0), "the end of a generation does not wait for them"),
+			},
+		},
+		{
 			name:        "the control socket is flooded (1,000 connections: half requests, endless bodies, answers nobody reads)",
 			inject:      (*cell).floodControl,
 			unreachable: true,

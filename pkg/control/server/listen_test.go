@@ -1,8 +1,10 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
+	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/supervisor"
 	"github.com/crankctl/crank/test/root"
 )
@@ -203,6 +206,41 @@ func TestTCPNeedsTheToken(t *testing.T) {
 	}
 	if ready, err := client.Ready(context.Background()); err != nil || !ready.Ready {
 		t.Errorf("%+v, %v", ready, err)
+	}
+}
+
+// Requests without the token fill no log, and do not choose what is in it.
+func TestDeniedRequestsAreCounted(t *testing.T) {
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Listen("tcp://localhost:0", token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	log, writer := logging.New(&out, "json", 0, false, "web")
+	s := New(Options{Supervisor: servertest.New("web"), Log: log})
+	go s.Serve(l)
+	defer s.Close()
+	const requests = 2000
+	path := "/" + strings.Repeat("x", 8000)
+	for i := range requests {
+		response, err := http.Get("http://" + l.Addr().String() + path) //nolint:noctx // the test's own server
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, response.Body)
+		response.Body.Close()
+		if i%100 == 0 {
+			http.DefaultClient.CloseIdleConnections() // another port
+		}
+	}
+	writer.Close(patience)
+	// One, one each ten seconds, and one at the end.
+	if n, lines := out.Len(), strings.Count(out.String(), "\n"); n > 10<<10 || lines < 2 || !strings.Contains(out.String(), `"suppressed":`) {
+		t.Errorf("%d requests have written %d lines, %d bytes: %.3000s", requests, lines, n, out.String())
 	}
 }
 
