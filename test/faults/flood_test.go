@@ -34,9 +34,9 @@ func floodFaults() []*fault {
 			inject: (*cell).sendLingering,
 			at: [moments]expectation{
 				beforeStart: none("nobody receives yet"),
-				starting:    rare(swaps, "messages count at once; what came with them is closed meanwhile"),
+				starting:    often(swaps, "messages count at once; what came with them is closed meanwhile"),
 				settling:    rare(swaps, "messages count at once; what came with them is closed meanwhile"),
-				ready:       often(swaps, "messages count at once; what came with them is closed meanwhile"),
+				ready:       rare(swaps, "messages count at once; what came with them is closed meanwhile"),
 				draining:    rare(servesOn, "the end of a generation does not wait for them"),
 				stopping:    often(endsWith(0), "the end of a generation does not wait for them"),
 			},
