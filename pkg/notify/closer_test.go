@@ -69,7 +69,6 @@ func TestLingeringSockets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := open(t, directory(t))
 			c := dial(t, r.Address())
-			events := serve(r)
 			for _, text := range []string{"READY=1", "STATUS=x", "BARRIER=1", string(make([]byte, MaxDatagram+1))} {
 				fd, end := lingering(t)
 				defer end() // before the Close of open, for what the test leaves
@@ -77,6 +76,7 @@ func TestLingeringSockets(t *testing.T) {
 				send(t, c, text, fd)
 				closeAll([]int{fd})
 			}
+			events := serve(r) // only now: the last ones are in the queue
 			if e := next(t, events); !e.Ready {
 				t.Errorf("first: %+v", e)
 			}
