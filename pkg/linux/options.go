@@ -52,8 +52,8 @@ func tcpo(name string, opt int, undo Undo, note string) SharedOption {
 	return SharedOption{SocketOption{name, unix.IPPROTO_TCP, opt}, undo, note}
 }
 
-func udpo(name string, opt int, undo Undo, note string) SharedOption {
-	return SharedOption{SocketOption{name, unix.IPPROTO_UDP, opt}, undo, note}
+func udpo(name string, opt int, note string) SharedOption {
+	return SharedOption{SocketOption{name, unix.IPPROTO_UDP, opt}, Reversible, note}
 }
 
 // SharedOptions are all options that somebody can change on a socket that is bound, as of Linux 6.18: socket(7), ip(7), ipv6(7),
@@ -209,12 +209,12 @@ var SharedOptions = []SharedOption{
 	tcpo("TCP_FASTOPEN_KEY", unix.TCP_FASTOPEN_KEY, Refused, "one that was set cannot be taken away, only be replaced"),
 	tcpo("TCP_MD5SIG_EXT", unix.TCP_MD5SIG_EXT, Unseen, "clients without the key are not heard; deleting it works, but only who knows its address can (TCP_MD5SIG and TCP_AO_ADD_KEY are like it)"),
 
-	udpo("UDP_CORK", unix.UDP_CORK, Reversible, "answers are held back"),
-	udpo("UDP_ENCAP", unix.UDP_ENCAP, Reversible, "datagrams are taken for IPsec or L2TP"),
-	udpo("UDP_NO_CHECK6_TX", unix.UDP_NO_CHECK6_TX, Reversible, ""),
-	udpo("UDP_NO_CHECK6_RX", unix.UDP_NO_CHECK6_RX, Reversible, ""),
-	udpo("UDP_SEGMENT", unix.UDP_SEGMENT, Reversible, "answers are cut into pieces"),
-	udpo("UDP_GRO", unix.UDP_GRO, Reversible, "datagrams are joined"),
+	udpo("UDP_CORK", unix.UDP_CORK, "answers are held back"),
+	udpo("UDP_ENCAP", unix.UDP_ENCAP, "datagrams are taken for IPsec or L2TP"),
+	udpo("UDP_NO_CHECK6_TX", unix.UDP_NO_CHECK6_TX, ""),
+	udpo("UDP_NO_CHECK6_RX", unix.UDP_NO_CHECK6_RX, ""),
+	udpo("UDP_SEGMENT", unix.UDP_SEGMENT, "answers are cut into pieces"),
+	udpo("UDP_GRO", unix.UDP_GRO, "datagrams are joined"),
 }
 
 // maxOption is more than the value of any of them has in bytes.

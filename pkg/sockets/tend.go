@@ -55,7 +55,7 @@ func (set *Set) Broken() (all []Damage) {
 	return all
 }
 
-// invariants look at one thing each, and restore it. what is empty where it holds.
+// invariants look at one thing each, and restore it. what is empty where it holds, and where a sandbox does not let it be seen.
 var invariants = []func(*Socket) (what string, err error){
 	(*Socket).keepFamily,
 	(*Socket).keepPeerless,
@@ -134,10 +134,10 @@ func (s *Socket) isTCP() bool { return strings.HasPrefix(s.bound.Network, "tcp")
 var errOtherFamily = errors.New("the kernel has no way back (IPV6_ADDRFORM of ipv6(7)): restart crank")
 
 func (s *Socket) keepFamily() (what string, err error) {
-	if domain, err := linux.Option(s.fd, linux.SocketDomain); err != nil || domain == s.domain {
-		return "", nil
+	if domain, err := linux.Option(s.fd, linux.SocketDomain); err == nil && domain != s.domain {
+		return "it is a socket of another family", errOtherFamily
 	}
-	return "it is a socket of another family", errOtherFamily
+	return "", nil
 }
 
 // keepListening is for TCP. What waited in the queue is lost, and whoever came meanwhile was refused. An app that closes its copy of
@@ -146,14 +146,18 @@ func (s *Socket) keepListening() (what string, err error) {
 	if !s.listens || !s.isTCP() {
 		return "", nil
 	}
-	if listens, err := linux.Listens(s.fd); err != nil || listens {
-		return "", nil
+	if listens, err := linux.Listens(s.fd); err == nil && !listens {
+		return "it did not listen (shutdown(2) ends a socket for everybody: have the app close its copy instead)", s.revive()
 	}
-	err = s.listenAgain()
-	if err != nil { // somebody has made it a client's
-		err = errors.Join(linux.Disconnect(s.fd), s.listenAgain())
+	return "", nil
+}
+
+func (s *Socket) revive() error {
+	if s.listenAgain() == nil {
+		return nil
 	}
-	return "it did not listen (shutdown(2) ends a socket for everybody: have the app close its copy instead)", err
+	// Somebody has made it a client's.
+	return errors.Join(linux.Disconnect(s.fd), s.listenAgain())
 }
 
 // keepBacklog sees the backlog of TCP alone. That of a unix socket is set each time.
@@ -167,48 +171,46 @@ func (s *Socket) keepBacklog() (what string, err error) {
 		}
 		return "", nil
 	}
-	_, limit, listening, err := linux.ListenQueue(s.fd)
-	if err != nil || !listening || limit >= s.limit {
-		return "", nil
+	if _, limit, listening, err := linux.ListenQueue(s.fd); err == nil && listening && limit < s.limit {
+		return fmt.Sprintf("its backlog was %d instead of %d (listen(2) changes it for everybody)", limit, s.limit), linux.Listen(s.fd, s.backlog)
 	}
-	return fmt.Sprintf("its backlog was %d instead of %d (listen(2) changes it for everybody)", limit, s.limit), linux.Listen(s.fd, s.backlog)
+	return "", nil
 }
 
 var errLosesPort = errors.New("to disconnect it would give up its port, which the kernel has chosen or the parent has bound: bind a port of your own choice, and restart crank")
 
-// keepPeerless: one that has a peer receives from that alone. To undo it loses nothing but a port that nobody asked for by its number.
+// keepPeerless is for datagrams: a socket that has a peer receives from that alone.
 func (s *Socket) keepPeerless() (what string, err error) {
 	if !s.datagrams {
 		return "", nil
 	}
-	if has, err := linux.HasPeer(s.fd); err != nil || !has {
-		return "", nil
+	if has, err := linux.HasPeer(s.fd); err == nil && has {
+		return "it had a peer, and heard nobody else (connect(2) connects it for everybody)", s.disconnect()
 	}
-	what = "it had a peer, and heard nobody else (connect(2) connects it for everybody)"
+	return "", nil
+}
+
+// disconnect loses nothing but a port that nobody asked for by its number: then it does nothing.
+func (s *Socket) disconnect() error {
 	if s.domain != syscall.AF_UNIX && s.address.Port == 0 {
-		return what, errLosesPort
+		return errLosesPort
 	}
-	if err := linux.Disconnect(s.fd); err != nil {
-		return what, err
+	if err := linux.Disconnect(s.fd); err != nil || s.device == 0 {
+		return err
 	}
-	if s.device != 0 {
-		return what, linux.SetOption(s.fd, linux.BoundDevice, s.device)
-	}
-	return what, nil
+	return linux.SetOption(s.fd, linux.BoundDevice, s.device)
 }
 
 // keepAddress: who disconnects a socket whose port the kernel has chosen gives that up, and may bind the socket to another one. It is bound
 // again as long as it has none, and nobody else has its port.
 func (s *Socket) keepAddress() (what string, err error) {
 	was, ok := s.inetAddress()
-	if peer, err := linux.HasPeer(s.fd); !ok || err != nil || peer {
-		return "", nil
+	peer, err := linux.HasPeer(s.fd)
+	now, _, err2 := linux.SocketName(s.fd)
+	if ok && err == nil && err2 == nil && !peer && now != was {
+		return fmt.Sprintf("it was bound to port %d (connect(2) with AF_UNSPEC gives a port up that the kernel has chosen)", now.Port()), linux.BindInet(s.fd, was)
 	}
-	now, _, err := linux.SocketName(s.fd)
-	if err != nil || now == was {
-		return "", nil
-	}
-	return fmt.Sprintf("it was bound to port %d (connect(2) with AF_UNSPEC gives a port up that the kernel has chosen)", now.Port()), linux.BindInet(s.fd, was)
+	return "", nil
 }
 
 // inetAddress is where a TCP or UDP socket was bound.
@@ -227,8 +229,8 @@ func (s *Socket) keepOpen() (what string, err error) {
 	if s.isTCP() || !s.datagrams && !s.listens {
 		return "", nil
 	}
-	if shut, err := linux.IsShutDown(s.fd); err != nil || !shut {
-		return "", nil
+	if shut, err := linux.IsShutDown(s.fd); err == nil && shut {
+		return "it was shut down for everybody", errShutDown
 	}
-	return "it was shut down for everybody", errShutDown
+	return "", nil
 }

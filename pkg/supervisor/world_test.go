@@ -470,12 +470,12 @@ func (k *kernel) fork(p *child) (Child, error) {
 		return nil, err
 	}
 	k.children = append(k.children, p)
-	if err := k.fail; err != nil {
+	switch {
+	case k.fail != nil:
+		p.end(proc.Exit{Code: 127, Failed: k.fail})
 		k.fail = nil
-		p.end(proc.Exit{Code: 127, Failed: err})
-		return p, nil
-	}
-	if p.executed = !k.hang; p.executed {
+	case !k.hang:
+		p.executed = true
 		k.poke()
 	}
 	return p, nil

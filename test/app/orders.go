@@ -67,7 +67,7 @@ func (o options) carryOut() error {
 		_, err = between.Wait()
 		return err
 	case "damage":
-		return o.do(o.damage.when)
+		return o.do(o.when)
 	case "disguise":
 		return o.startDisguised()
 	case "flood":

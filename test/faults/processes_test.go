@@ -187,10 +187,7 @@ func (c *cell) takeAll() {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.must(cmd.Start())
 	c.onUndo(func() {
-		for { // it may be forking
-			if syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) != nil {
-				break
-			}
+		for syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) == nil { // it may be forking
 			cmd.Wait()
 		}
 	})

@@ -38,7 +38,7 @@ func run() int {
 		return fail(err)
 	}
 	defer os.RemoveAll(dir)
-	var log io.Writer = io.Discard
+	log := io.Discard
 	if *path != "" {
 		file, err := os.Create(*path)
 		if err != nil {
