@@ -128,7 +128,7 @@ func (c *crank) run() (code int, err error) {
 	// since the exit code is the app's.
 	in := signals.Listen(c.cfg.Rewrite)
 	for _, w := range c.cfg.Warnings {
-		c.log.Info("warning: " + w)
+		logging.Warn(c.log, w)
 	}
 	if err := c.bind(); err != nil {
 		return 0, err

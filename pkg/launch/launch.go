@@ -13,6 +13,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/proc"
@@ -126,7 +127,7 @@ type child struct {
 func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor.Child, error) {
 	if protect && l.cfg.WarnOfMemory {
 		if err := l.Room(); err != nil {
-			l.cfg.Log.Info("warning: "+err.Error(), "generation", n)
+			logging.Warn(l.cfg.Log, err.Error(), "generation", n)
 		}
 	}
 	ch := &child{l: l, generation: n, before: l.snapshot()}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/proc"
 )
@@ -167,7 +168,7 @@ func (ch *child) warnOfWrapper(from notify.Sender, m notify.Message) {
 		return // it was started with crankctl exec, as far as is known
 	}
 	ch.warned = true
-	ch.l.cfg.Log.Info("warning: the process that said READY=1 is not the one that LISTEN_PID names, so it may have ignored the sockets: "+
+	logging.Warn(ch.l.cfg.Log, "the process that said READY=1 is not the one that LISTEN_PID names, so it may have ignored the sockets: "+
 		"have the wrapper exec the app, or start it as crankctl exec -- CMD, or use -listen-pid=false",
 		"generation", ch.generation, "pid", launched, "sender", from.PID, "program", program)
 }
