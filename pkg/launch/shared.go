@@ -38,8 +38,14 @@ func (l *Launcher) Tend() (broken string) {
 
 // logRestored logs what was undone; what was not is for logBroken.
 func (l *Launcher) logRestored(d sockets.Damage, keysAndValues ...any) {
-	if d.Err == nil {
-		logging.Warn(l.cfg.Log, "shared socket restored", append([]any{"socket", d.Socket.Name(), "bound", d.Socket.Bound(), "cause", d.What}, keysAndValues...)...)
+	const message = "shared socket restored"
+	facts := append([]any{"socket", d.Socket.Name(), "bound", d.Socket.Bound(), "cause", d.What}, keysAndValues...)
+	switch {
+	case d.Err != nil:
+	case d.Usual:
+		l.cfg.Log.Info(message, facts...)
+	default:
+		logging.Warn(l.cfg.Log, message, facts...)
 	}
 }
 

@@ -26,6 +26,7 @@ type Damage struct {
 	Socket *Socket
 	What   string // what was wrong, as "it did not listen"
 	Err    error  // why it could not be undone; nil: it was
+	Usual  bool   // servers do it in good faith: a smaller backlog
 
 	what string // which thing of a Snapshot it is about
 }
@@ -74,7 +75,7 @@ func (s *Socket) tend() (found []Damage) {
 	}
 	for _, keep := range invariants {
 		if what, err := keep(s); what != "" {
-			found = append(found, Damage{Socket: s, What: what, Err: err})
+			found = append(found, Damage{Socket: s, What: what, Err: err, Usual: strings.HasPrefix(what, smallerBacklog)})
 		}
 	}
 	s.violated = slices.DeleteFunc(slices.Clone(found), func(d Damage) bool { return d.Err == nil })
@@ -160,6 +161,8 @@ func (s *Socket) revive() error {
 	return errors.Join(linux.Disconnect(s.fd), s.listenAgain())
 }
 
+const smallerBacklog = "its backlog was "
+
 // keepBacklog sees the backlog of TCP alone. That of a unix socket is set each time.
 func (s *Socket) keepBacklog() (what string, err error) {
 	if !s.listens || s.backlog == 0 {
@@ -172,7 +175,7 @@ func (s *Socket) keepBacklog() (what string, err error) {
 		return "", nil
 	}
 	if _, limit, listening, err := linux.ListenQueue(s.fd); err == nil && listening && limit < s.limit {
-		return fmt.Sprintf("its backlog was %d instead of %d (listen(2) changes it for everybody)", limit, s.limit), linux.Listen(s.fd, s.backlog)
+		return fmt.Sprintf(smallerBacklog+"%d instead of %d (listen(2) changes it for everybody)", limit, s.limit), linux.Listen(s.fd, s.backlog)
 	}
 	return "", nil
 }
