@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -37,11 +38,11 @@ const (
 // the socket: the request may hold secrets, and its answer is believed.
 //
 // A refusal, and an operation that failed, is an *Error. Methods end early, with ctx's error, only
-// on this side: a swap that crank has accepted goes on.
+// on this side: a swap that crank has accepted goes on. They may be called by several goroutines at once.
 type Client struct {
 	network, address string
 	token            string
-	name             string
+	name             atomic.Value // string
 	http             http.Client
 }
 
@@ -49,9 +50,10 @@ type Client struct {
 // which tokenFile names the file with the token. It does not connect.
 func NewClient(address, tokenFile string) (*Client, error) {
 	c := &Client{network: "unix", address: strings.TrimPrefix(address, "unix://")}
-	c.name = strings.TrimSuffix(filepath.Base(c.address), ".ctl")
+	c.name.Store(strings.TrimSuffix(filepath.Base(c.address), ".ctl"))
 	if hostport, ok := strings.CutPrefix(address, "tcp://"); ok {
-		c.network, c.address, c.name = "tcp", hostport, "crank"
+		c.network, c.address = "tcp", hostport
+		c.name.Store("crank")
 		if tokenFile == "" {
 			return nil, fmt.Errorf("%w: a TCP address needs a token: name its file in CRANK_CTL_TOKEN_FILE", ErrUnreachable)
 		}
@@ -72,7 +74,7 @@ func NewClient(address, tokenFile string) (*Client, error) {
 }
 
 // Name returns what the crank that answered last calls itself; before that, what its address says.
-func (c *Client) Name() string { return c.name }
+func (c *Client) Name() string { return c.name.Load().(string) }
 
 // Dial connects and checks who serves the socket. The caller closes the connection.
 func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
@@ -240,7 +242,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		return nil, c.unanswered(ctx, err)
 	}
 	if name := response.Header.Get(HeaderName); name != "" {
-		c.name = name
+		c.name.Store(name)
 	}
 	if response.StatusCode/100 == 2 {
 		return response, nil
