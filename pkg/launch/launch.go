@@ -35,7 +35,7 @@ type Config struct {
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
 	KeepStderr   bool
-	Terminal     bool                         // stdin is a terminal: the first generation gets its foreground
+	Terminal     bool                         // stdin is a terminal: the first generation gets its foreground, if crank has that
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
 	Redact       func(argv []string) []string // returns a command as it may be shown; nil: as it is
@@ -185,7 +185,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 		Path: c.Argv[0], Search: lookup(env, "PATH"), Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
-	if l.cfg.Terminal && ch.generation == 1 {
+	if l.cfg.Terminal && ch.generation == 1 && linux.HasForeground(stdin) {
 		spec.Terminal = 1 + stdin
 		ch.hasTerminal = true
 	}
@@ -327,6 +327,9 @@ func (ch *child) Gone() {
 		return
 	}
 	ch.hasTerminal = false
+	if linux.Foreground(stdin) != ch.launched.PID() {
+		return // somebody else has it now, as the shell that has crank in the background
+	}
 	if err := linux.TakeTerminal(stdin); err != nil {
 		ch.l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
 	}

@@ -20,6 +20,18 @@ func HungUp(fd int) bool {
 	return err == unix.EIO
 }
 
+// Foreground returns the foreground group of the controlling terminal (tcgetpgrp(3)); 0 where fd is no such terminal.
+func Foreground(fd int) (group int) {
+	id, err := unix.IoctlGetUint32(fd, unix.TIOCGPGRP) // a pid_t has 32 bits everywhere
+	if err != nil {
+		return 0
+	}
+	return int(id)
+}
+
+// HasForeground reports whether this process is in the foreground of the terminal: a background job is not, and has no business with it.
+func HasForeground(fd int) bool { return Foreground(fd) == unix.Getpgrp() }
+
 // TakeTerminal makes this process's group the foreground group of its controlling terminal. A group
 // in the background gets SIGTTOU for that, which is blocked meanwhile on a thread of its own: a
 // handler would make the kernel restart the call for ever.

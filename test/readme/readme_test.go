@@ -135,9 +135,7 @@ func TestByHand(t *testing.T) {
 				}
 				line = strings.ReplaceAll(line, "8080", port)
 				if n == 0 {
-					// TODO: as it is written, without </dev/null, once crank leaves the terminal to the shell when it is started in the
-					// background. So far its app takes the foreground then, and the shell ends when the next key is pressed.
-					s.Press(strings.Replace(line, " &", " </dev/null &", 1) + "\n")
+					s.Press(line + "\n")
 					s.Await("generation ready") // a person does not type so fast
 					continue
 				}
