@@ -191,7 +191,10 @@ func TestPutBack(t *testing.T) {
 				if found := set.PutBack(snapshot); len(found) > 0 {
 					t.Errorf("nothing was changed, but %v", found)
 				}
-				if err := change(); err != nil {
+				if err := change(); errors.Is(err, syscall.EPERM) && os.Geteuid() != 0 {
+					t.Logf("NOT TESTED without root: %s of %s: %v", want, uri, err)
+					continue
+				} else if err != nil {
 					t.Fatal(err)
 				}
 				wantRestored(t, set) // that is none of Tend's business

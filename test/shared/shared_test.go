@@ -273,6 +273,11 @@ var everything = []struct {
 	{"filter", []string{"tcp", "udp", "unixgram"}},
 }
 
+// needsCapability is what Linux 6.18 lets only root do to a TCP socket: as anybody else the candidate would do nothing.
+func needsCapability(what, name string) bool {
+	return what == "filter" && name == "tcp" && os.Geteuid() != 0
+}
+
 // TestCandidate: what a candidate has done that fails is undone, and the generation that serves does not notice. Each is done twice: by one that exits
 // at once, and by one that is aborted, and lives when it fails.
 func TestCandidate(t *testing.T) {
@@ -281,6 +286,9 @@ func TestCandidate(t *testing.T) {
 	for _, e := range everything {
 		for _, name := range e.sockets {
 			t.Run(e.what+" "+name, func(t *testing.T) {
+				if needsCapability(e.what, name) {
+					t.Skip("NOT TESTED without root: a filter on a TCP socket")
+				}
 				c.t = t
 				before := c.sockets[name].look()
 				what := fmt.Sprintf("%s@%d", e.what, numbers[name])
@@ -421,7 +429,7 @@ func TestReported(t *testing.T) {
 		{"shutdown", "udp", "it was shut down for everybody", 1},
 		{"connect", "ephemeral", "it had a peer", 1},
 		{"replace", "unix", "its path was taken", 1},
-		{"lock-filter", "tcp", "SO_LOCK_FILTER was changed", 2}, // the other is the filter
+		{"lock-filter", "udp", "SO_LOCK_FILTER was changed", 2}, // the other is the filter
 	} {
 		t.Run(e.what+" "+e.name, func(t *testing.T) {
 			t.Parallel()
@@ -441,11 +449,7 @@ func TestReported(t *testing.T) {
 			if out, err := c.Try("status"); err == nil || !strings.Contains(string(out), e.reason) {
 				t.Errorf("status: %v, %s", err, out)
 			}
-			label := e.name
-			if label == "tcp" { // it was given no name
-				label = "unknown" // sd_listen_fds(3)
-			}
-			if metrics := c.get("/metrics"); !strings.Contains(metrics, fmt.Sprintf("crank_listener_broken{listener=%q} 1", label)) {
+			if metrics := c.get("/metrics"); !strings.Contains(metrics, fmt.Sprintf("crank_listener_broken{listener=%q} 1", e.name)) {
 				t.Errorf("metrics:\n%s", metrics)
 			}
 			if log := c.Log(); strings.Count(log, `"level":"WARN","msg":"shared socket damaged; not ready"`) != e.lines {
