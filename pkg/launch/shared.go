@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -19,7 +20,13 @@ type snapshot struct {
 	known    [stderr + 1]bool
 }
 
+// snapshot is taken of what is as it should be: a candidate that has failed, and goes on, may have changed something since.
 func (l *Launcher) snapshot() *snapshot {
+	for _, ch := range l.children {
+		if ch.failed && ch.before == l.newest {
+			ch.putBack()
+		}
+	}
 	s := &snapshot{sockets: l.sockets.Snapshot()}
 	for fd := range s.standard {
 		flags, err := linux.ReadFlags(fd)
@@ -69,8 +76,8 @@ func (l *Launcher) logBroken() (broken string) {
 
 // Failed implements supervisor.Child.
 func (ch *child) Failed() {
-	if ch.before == nil {
-		return // it is a check: it has no sockets
+	if ch.before == nil || !ch.Executed() {
+		return // it is a check, which has no sockets, or has never run: what has changed was somebody else
 	}
 	ch.failed = true
 	ch.l.Tend() // the path first: it has a mode
@@ -85,12 +92,12 @@ func (ch *child) putBack() {
 	}
 	for fd, was := range ch.before.standard {
 		now, err := linux.ReadFlags(fd)
-		if err != nil || !ch.before.known[fd] || now == was {
+		if !ch.before.known[fd] || err == nil && now == was {
 			continue
 		}
 		logging.Warn(ch.l.cfg.Log, "shared descriptor restored", "fd", fd, "generation", ch.generation,
 			"cause", fmt.Sprintf("its flags were changed (F_SETFL of fcntl(2): %#o instead of %#o)", now.Status, was.Status))
-		if err := linux.SetFlags(fd, was); err != nil {
+		if err := errors.Join(err, linux.SetFlags(fd, was)); err != nil {
 			ch.l.cfg.Log.Error(err, "cannot restore a descriptor", "fd", fd)
 		}
 	}
@@ -99,6 +106,7 @@ func (ch *child) putBack() {
 // putBackLast is putBack when nothing of the candidate is left.
 func (ch *child) putBackLast() {
 	if ch.failed && ch.l.newest == ch.before {
+		ch.l.Tend() // as in Failed
 		ch.putBack()
 	}
 }

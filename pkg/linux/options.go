@@ -137,6 +137,7 @@ var SharedOptions = []SharedOption{
 	ipo("IP_MULTICAST_ALL", unix.IP_MULTICAST_ALL, Reversible, ""),
 	ipo("IP_UNICAST_IF", unix.IP_UNICAST_IF, Reversible, ""),
 	ipo("IP_LOCAL_PORT_RANGE", unix.IP_LOCAL_PORT_RANGE, Reversible, ""),
+	ipo("IP_XFRM_POLICY", unix.IP_XFRM_POLICY, Unseen, "needs CAP_NET_ADMIN; IP_IPSEC_POLICY and IPV6_XFRM_POLICY are like it"),
 	ipo("IP_ADD_MEMBERSHIP", unix.IP_ADD_MEMBERSHIP, Unseen, "a multicast group that was joined or left, with the sources that were blocked in it"),
 
 	ip6o("IPV6_UNICAST_HOPS", unix.IPV6_UNICAST_HOPS, Reversible, "with 1 no answer leaves the network"),
@@ -272,6 +273,12 @@ const noWindowClamp = 0xffff << 14
 func noMaxSeg(value []byte) bool {
 	const smallest = 88 // that can be set: TCP_MIN_MSS of include/net/tcp.h
 	return number(value) == unix.TCP_MSS_DEFAULT || number(value) < smallest
+}
+
+// Settles reports whether an option with this value is as it was once PutBack has succeeded, whatever Value returns then: TCP_MAXSEG of a
+// listener that was a client for a while shows what that had computed.
+func (o SocketOption) Settles(was []byte) bool {
+	return o.level == unix.IPPROTO_TCP && o.opt == unix.TCP_MAXSEG && noMaxSeg(was)
 }
 
 // putBackBuffer: the kernel doubles what it is given (socket(7)), and the administrator's limit holds for those without a capability.

@@ -9,32 +9,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flags are what F_GETFL, F_GETOWN and F_GETSIG of fcntl(2) return: of an open file description, and so of all who share it.
-type Flags struct{ Status, Owner, Signal int }
+// Flags are what F_GETFL, F_GETOWN_EX and F_GETSIG of fcntl(2) return: of an open file description, and so of all who share it.
+type Flags struct {
+	Status, Signal int
+	Owner          Owner
+}
+
+// Owner is who gets the signals of a file: struct f_owner_ex of fcntl(2). F_GETOWN would return a small process group as if it were an error.
+type Owner struct{ Type, ID int32 }
 
 // settable are the status flags that F_SETFL can change (SETFL_MASK in fs/fcntl.c).
 const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME | unix.O_ASYNC
 
 // ReadFlags reads them.
 func ReadFlags(fd int) (f Flags, err error) {
-	for _, read := range []struct {
-		command int
-		to      *int
-	}{{unix.F_GETFL, &f.Status}, {unix.F_GETOWN, &f.Owner}, {unix.F_GETSIG, &f.Signal}} {
-		if *read.to, err = unix.FcntlInt(uintptr(fd), read.command, 0); err != nil {
-			return f, os.NewSyscallError("fcntl", err)
-		}
+	if f.Status, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil {
+		f.Signal, err = unix.FcntlInt(uintptr(fd), unix.F_GETSIG, 0)
+	}
+	if err == nil {
+		err = fcntlOwner(fd, unix.F_GETOWN_EX, &f.Owner)
 	}
 	f.Status &= settable
-	return f, nil
+	return f, os.NewSyscallError("fcntl", err)
 }
 
 // SetFlags sets what ReadFlags has read.
 func SetFlags(fd int, f Flags) error {
-	for _, set := range []struct{ command, value int }{{unix.F_SETFL, f.Status}, {unix.F_SETOWN, f.Owner}, {unix.F_SETSIG, f.Signal}} {
-		if _, err := unix.FcntlInt(uintptr(fd), set.command, set.value); err != nil {
-			return os.NewSyscallError("fcntl", err)
-		}
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, f.Status)
+	if err == nil {
+		_, err = unix.FcntlInt(uintptr(fd), unix.F_SETSIG, f.Signal)
+	}
+	if err == nil {
+		err = fcntlOwner(fd, unix.F_SETOWN_EX, &f.Owner)
+	}
+	return os.NewSyscallError("fcntl", err)
+}
+
+func fcntlOwner(fd, command int, owner *Owner) error {
+	_, _, errno := unix.Syscall(unix.SYS_FCNTL, uintptr(fd), uintptr(command), uintptr(unsafe.Pointer(owner)))
+	if errno != 0 {
+		return errno
 	}
 	return nil
 }

@@ -26,9 +26,13 @@ var (
 	BoundDevice    = SocketOption{"SO_BINDTOIFINDEX", unix.SOL_SOCKET, unix.SO_BINDTOIFINDEX}
 	ReuseAddr      = SocketOption{"SO_REUSEADDR", unix.SOL_SOCKET, unix.SO_REUSEADDR}
 	ReusePort      = SocketOption{"SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT}
+	Repair         = SocketOption{"TCP_REPAIR", unix.IPPROTO_TCP, unix.TCP_REPAIR}
 	V6Only         = SocketOption{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY}
 	DeferAccept    = SocketOption{"TCP_DEFER_ACCEPT", unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT}
 )
+
+// RepairOff is a value of Repair: off, without asking the peer for its window.
+const RepairOff = unix.TCP_REPAIR_OFF_NO_WP
 
 // tcpListen is TCP_LISTEN of include/net/tcp_states.h.
 const tcpListen = 10

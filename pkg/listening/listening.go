@@ -1,5 +1,5 @@
 // Package listening finds out which sockets of this network namespace take the connections to an address of TCP, by
-// /proc/net/tcp and tcp6 (proc_pid_net(5)).
+// /proc/net/tcp and tcp6 (proc_pid_net(5)), and whom a UDP socket hears, by udp6.
 package listening
 
 import (

@@ -19,7 +19,7 @@ const Peer = "peer"
 // The limits of what a line that others cause can make of the log.
 const (
 	interval   = 10 * time.Second
-	burst      = 10   // lines with one message, of one generation, in an interval; of a peer 1
+	burst      = 10   // lines with one message, of one generation and socket, in an interval; of a peer 1
 	maxKeys    = 1024 // messages that are told from one another in an interval; further ones are taken for one
 	maxPeers   = 64   // the same, of peers
 	maxText    = 1024 // bytes of a message or of one attribute
@@ -78,7 +78,7 @@ func (l *limited) WithGroup(name string) slog.Handler {
 // note keeps what tells lines with the same message from one another.
 func (l *limited) note(a slog.Attr) {
 	switch a.Key {
-	case "generation":
+	case "generation", "socket":
 		l.scope += " " + a.Value.String()
 	case Peer:
 		l.scope += " " + cut(a.Value.String(), maxStrange)

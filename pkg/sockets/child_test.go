@@ -26,6 +26,11 @@ func TestMain(m *testing.M) {
 	switch helper := os.Getenv(helperVariable); helper {
 	case "":
 		os.Exit(leak.Main(m))
+	case "owner":
+		if err := loseToAnother(os.Args[1]); err != nil {
+			fmt.Println(err)
+		}
+		return
 	case "options":
 		printOptions()
 		return

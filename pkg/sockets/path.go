@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
 )
@@ -82,11 +83,75 @@ var (
 	errNoSpare = errors.New("there is no second name of it left to make it again: restart crank")
 )
 
+// The file system of a path may not answer, and the loop must not wait for it. So whatever is done to a path is done on a goroutine of its
+// own, one thing at a time, for which pathPatience is waited: what takes longer is looked at the next time.
+
+const (
+	pathPatience = 50 * time.Millisecond
+	pathDead     = 5 * time.Second // then it is said that it does not answer
+)
+
+// seen is what was found at a path.
+type seen struct {
+	what string
+	err  error
+	file fs.FileInfo // of the socket; nil: it is not there
+}
+
+// visit is something that is done to a path.
+type visit struct {
+	began time.Time
+	over  chan seen // 1-buffered
+}
+
+var errSilent = errors.New("its file system does not answer")
+
+// patiently does something to the path, unless something else is still being done, and returns what was found; over is false where that is
+// not known yet. mu is held.
+func (s *Socket) patiently(do func() seen) (found seen, over bool) {
+	wait := pathPatience
+	if s.visit == nil {
+		v := &visit{time.Now(), make(chan seen, 1)}
+		s.visit = v
+		go func() { v.over <- do() }()
+	} else {
+		wait = 0 // it has had that
+	}
+	select {
+	case found = <-s.visit.over:
+	case <-time.After(wait):
+		select {
+		case found = <-s.visit.over:
+		default:
+			return seen{}, false
+		}
+	}
+	s.visit, s.lastSeen = nil, found
+	return found, true
+}
+
 // keepPath makes the path again where it is gone, and the second name where only that is. What somebody else has put there stays.
 func (s *Socket) keepPath() (what string, err error) {
 	if s.file == nil {
 		return "", nil
 	}
+	found, over := s.patiently(s.lookAtPath)
+	if !over && time.Since(s.visit.began) > pathDead {
+		return "its path cannot be reached", errSilent
+	}
+	return found.what, found.err
+}
+
+// lookAtPath is keepPath on a goroutine of its own; nobody else uses spare meanwhile.
+func (s *Socket) lookAtPath() (found seen) {
+	found.what, found.err = s.mendPath()
+	if now, err := os.Lstat(s.address.Path); err == nil && os.SameFile(now, s.file) {
+		found.file = now
+	}
+	return found
+}
+
+func (s *Socket) mendPath() (what string, err error) {
 	now, err := os.Lstat(s.address.Path)
 	switch {
 	case err == nil && os.SameFile(now, s.file):
@@ -127,6 +192,26 @@ func (s *Socket) renewSpare() {
 	}
 	if _, err := os.Lstat(s.spare); errors.Is(err, fs.ErrNotExist) {
 		_ = os.Link(s.address.Path, s.spare) // else the next time
+	}
+}
+
+// removeNames removes the path and the second name, if they are this socket's. It waits for a second where their file system does not answer.
+func (s *Socket) removeNames() error {
+	if s.file == nil {
+		return nil
+	}
+	deadline := time.Now().Add(time.Second)
+	for {
+		visiting := s.visit != nil
+		_, over := s.patiently(func() seen { return seen{err: errors.Join(s.unlink(), s.removeSpare())} })
+		switch {
+		case over && !visiting:
+			return s.lastSeen.err
+		case time.Now().After(deadline):
+			return fmt.Errorf("cannot remove the path of %s: %w", s.address, errSilent)
+		case !over:
+			time.Sleep(time.Millisecond)
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"syscall"
 
@@ -47,9 +46,8 @@ func (s *Socket) state() state {
 	}
 	st.filter, st.filtered = linux.Filter(s.fd)
 	if s.file != nil {
-		if now, err := os.Lstat(s.address.Path); err == nil && os.SameFile(now, s.file) {
-			st.file = now
-		}
+		found, _ := s.patiently(s.lookAtPath)
+		st.file = found.file
 	}
 	return st
 }
@@ -99,6 +97,7 @@ type own struct {
 	// differs says what is different from the snapshot; empty: nothing.
 	differs func() string
 	putBack func() error
+	settled bool // it is as it was once putBack has succeeded, whatever it looks like then
 }
 
 // own lists what there is of a snapshot. Options come twice: to put one back may change another, as SO_TIMESTAMP and SO_TIMESTAMP_NEW do.
@@ -126,12 +125,16 @@ func (s *Socket) ownFlags(was linux.Flags) own {
 	return own{"flags",
 		func() string {
 			now, err := linux.ReadFlags(s.fd)
-			if err != nil || now == was {
+			if err != nil {
+				return fmt.Sprintf("its flags cannot be read: %v", err)
+			}
+			if now == was {
 				return ""
 			}
 			return fmt.Sprintf("its flags were changed (F_SETFL, F_SETOWN or F_SETSIG of fcntl(2): %#o instead of %#o)", now.Status, was.Status)
 		},
 		func() error { return linux.SetFlags(s.fd, was) },
+		false,
 	}
 }
 
@@ -145,6 +148,7 @@ func (s *Socket) ownOption(o linux.SharedOption, was []byte) own {
 			return fmt.Sprintf("%s was changed (%x instead of %x)", o.Name(), now, was)
 		},
 		func() error { return o.PutBack(s.fd, was) },
+		o.Settles(was),
 	}
 }
 
@@ -158,25 +162,33 @@ func (s *Socket) ownFilter(was []byte) own {
 			return "a filter was attached or detached (SO_ATTACH_FILTER of socket(7))"
 		},
 		func() error { return linux.SetFilter(s.fd, was) },
+		false,
 	}
 }
 
 func (s *Socket) ownPath(was fs.FileInfo) own {
 	return own{"path",
 		func() string {
-			now, err := os.Lstat(s.address.Path)
-			if err != nil || !os.SameFile(now, s.file) {
+			found, _ := s.patiently(s.lookAtPath)
+			if found.file == nil {
 				return "" // that is for keepPath
 			}
-			if different := describePath(was, now); different != "" {
+			if different := describePath(was, found.file); different != "" {
 				return "its path was changed: " + different
 			}
 			return ""
 		},
 		func() error {
 			owner := ownerOf(was)
-			return setOwner(s.address.Path, owner.uid, owner.gid, was.Mode().Perm())
+			found, over := s.patiently(func() seen {
+				return seen{err: setOwner(s.address.Path, owner.uid, owner.gid, was.Mode().Perm())}
+			})
+			if !over {
+				return errSilent
+			}
+			return found.err
 		},
+		false,
 	}
 }
 
@@ -202,7 +214,7 @@ func (s *Socket) undo(o own) (d Damage, changed bool) {
 		return d, false
 	}
 	err := o.putBack()
-	if err == nil && o.differs() != "" {
+	if err == nil && !o.settled && o.differs() != "" {
 		err = errKept
 	}
 	d = Damage{Socket: s, What: what, Err: err, what: o.name}

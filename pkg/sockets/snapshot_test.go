@@ -179,7 +179,7 @@ func TestPutBack(t *testing.T) {
 			fd := another(t, s)
 			changes := map[string]func() error{
 				"its flags": func() error {
-					return linux.SetFlags(fd, linux.Flags{Status: syscall.O_NONBLOCK | syscall.O_ASYNC, Owner: os.Getpid(), Signal: int(syscall.SIGURG)})
+					return linux.SetFlags(fd, linux.Flags{Status: syscall.O_NONBLOCK | syscall.O_ASYNC, Owner: linux.Owner{Type: 2, ID: int32(syscall.Getpgrp())}, Signal: int(syscall.SIGURG)})
 				},
 				"a filter": func() error { return linux.SetFilter(fd, drop) },
 			}
@@ -238,7 +238,7 @@ func TestLost(t *testing.T) {
 	set.Sockets()[0].undo(own{"SO_TEST", func() string { return now }, func() error {
 		tried++
 		return errors.New("refused")
-	}})
+	}, false})
 	wantBroken(t, set, "refused")
 	if tried != 1 {
 		t.Errorf("tried %d times", tried)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/go-logr/logr"
@@ -29,15 +30,20 @@ type Socket struct {
 	spare   string // the second name of the path; empty: none
 
 	// How it was bound, for Tend.
-	domain, protocol, device int
-	listens                  bool
-	datagrams                bool // it takes those of anybody
+	domain, protocol int
+	device, v6only   int
+	listens          bool
+	datagrams        bool // it takes those of anybody
 
-	mu       sync.Mutex // held during every call on fd, so that it is not closed in the middle of one
-	fd       int        // -1 once closed
-	violated []Damage   // invariants that could not be restored
-	lost     []lost     // what of the app's own could not be put back
-	restored int64
+	mu         sync.Mutex // held during every call on fd, so that it is not closed in the middle of one
+	fd         int        // -1 once closed
+	remoteSeen time.Time  // when hearsOne has looked
+	deaf       bool       // what it has found
+	visit      *visit     // to the path, that is not over; nil: there is none
+	lastSeen   seen       // at the last one
+	violated   []Damage   // invariants that could not be restored
+	lost       []lost     // what of the app's own could not be put back
+	restored   int64
 }
 
 // Bind makes a socket for each address, to be shared with an app, listening where that applies. It is all or nothing: on an
@@ -174,7 +180,10 @@ func (set *Set) Relisten() error {
 func (s *Socket) listenAgain() error {
 	var err error
 	if at, ok := s.inetAddress(); ok {
-		err = linux.BindInet(s.fd, at)
+		if repair, err := linux.Option(s.fd, linux.Repair); err == nil && repair != 0 {
+			_ = linux.SetOption(s.fd, linux.Repair, linux.RepairOff) // refused without CAP_NET_ADMIN, which it took to set it
+		}
+		err = s.bindAgain(at)
 	}
 	if err == nil || errors.Is(err, syscall.EINVAL) { // it has its port still
 		err = linux.Listen(s.fd, s.backlog)
@@ -253,7 +262,7 @@ func (s *Socket) close() error {
 		return nil
 	}
 	// The path first: as long as the socket is open its inode's number cannot be given to another.
-	err := errors.Join(s.unlink(), s.removeSpare())
+	err := s.removeNames()
 	linux.Close(s.fd)
 	s.fd = -1
 	return err

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/pkg/listening"
 )
 
 // A listening socket is one open file description, which all generations share. What one of them does to it is done to all,
@@ -60,9 +62,9 @@ func (set *Set) Broken() (all []Damage) {
 var invariants = []func(*Socket) (what string, err error){
 	(*Socket).keepFamily,
 	(*Socket).keepPeerless,
-	(*Socket).keepAddress,
 	(*Socket).keepListening,
 	(*Socket).keepBacklog,
+	(*Socket).keepAddress,
 	(*Socket).keepOpen,
 	(*Socket).keepPath,
 }
@@ -116,6 +118,7 @@ func (s *Socket) remember() {
 	s.domain, _ = linux.Option(s.fd, linux.SocketDomain)
 	s.protocol, _ = linux.Option(s.fd, linux.SocketProtocol)
 	s.device, _ = linux.Option(s.fd, linux.BoundDevice)
+	s.v6only, _ = linux.Option(s.fd, linux.V6Only) // fails on IPv4
 	kind, _ := linux.Option(s.fd, linux.SocketType)
 	peer, err := linux.HasPeer(s.fd)
 	shut, err2 := linux.IsShutDown(s.fd)
@@ -130,6 +133,12 @@ func (s *Socket) remember() {
 	}
 }
 
+// listening reports whether it listens, as far as that can be seen, or needs not to.
+func (s *Socket) listening() bool {
+	listens, err := linux.Listens(s.fd)
+	return !s.listens || err != nil || listens
+}
+
 func (s *Socket) isTCP() bool { return strings.HasPrefix(s.bound.Network, "tcp") }
 
 var errOtherFamily = errors.New("the kernel has no way back (IPV6_ADDRFORM of ipv6(7)): restart crank")
@@ -137,6 +146,9 @@ var errOtherFamily = errors.New("the kernel has no way back (IPV6_ADDRFORM of ip
 func (s *Socket) keepFamily() (what string, err error) {
 	if domain, err := linux.Option(s.fd, linux.SocketDomain); err == nil && domain != s.domain {
 		return "it is a socket of another family", errOtherFamily
+	}
+	if v6only, err := linux.Option(s.fd, linux.V6Only); s.domain == syscall.AF_INET6 && s.listening() && err == nil && v6only != s.v6only {
+		return "it serves other families (IPV6_V6ONLY)", errOtherFamily
 	}
 	return "", nil
 }
@@ -174,10 +186,18 @@ func (s *Socket) keepBacklog() (what string, err error) {
 		}
 		return "", nil
 	}
-	if _, limit, listening, err := linux.ListenQueue(s.fd); err == nil && listening && limit < s.limit {
-		return fmt.Sprintf(smallerBacklog+"%d instead of %d (listen(2) changes it for everybody)", limit, s.limit), linux.Listen(s.fd, s.backlog)
+	_, limit, listening, err := linux.ListenQueue(s.fd)
+	if err != nil || !listening || limit >= s.limit {
+		return "", nil //nolint:nilerr // see invariants
 	}
-	return "", nil
+	what = fmt.Sprintf(smallerBacklog+"%d instead of %d (listen(2) changes it for everybody)", limit, s.limit)
+	if err := linux.Listen(s.fd, s.backlog); err != nil {
+		return what, err
+	}
+	if _, now, _, err := linux.ListenQueue(s.fd); err == nil {
+		s.limit = min(s.limit, now) // net.core.somaxconn may have become smaller
+	}
+	return what, nil
 }
 
 var errLosesPort = errors.New("to disconnect it would give up its port, which the kernel has chosen or the parent has bound: bind a port of your own choice, and restart crank")
@@ -190,7 +210,27 @@ func (s *Socket) keepPeerless() (what string, err error) {
 	if has, err := linux.HasPeer(s.fd); err == nil && has {
 		return "it had a peer, and heard nobody else (connect(2) connects it for everybody)", s.disconnect()
 	}
+	if s.hearsOne() {
+		return "it hears one IPv6 address only (connect(2) leaves that behind, also without a peer)", errHearsOne
+	}
 	return "", nil
+}
+
+var errHearsOne = errors.New("the kernel cannot undo it: restart crank")
+
+// hearsOne looks once a second.
+func (s *Socket) hearsOne() bool {
+	if s.domain != syscall.AF_INET6 || time.Since(s.remoteSeen) < time.Second {
+		return s.deaf
+	}
+	var stat syscall.Stat_t
+	if syscall.Fstat(s.fd, &stat) != nil {
+		return false
+	}
+	s.remoteSeen = time.Now()
+	remote, ok := listening.UDP6Remote(stat.Ino)
+	s.deaf = ok && !remote.IsUnspecified()
+	return s.deaf
 }
 
 // disconnect loses nothing but a port that nobody asked for by its number: then it does nothing.
@@ -211,9 +251,18 @@ func (s *Socket) keepAddress() (what string, err error) {
 	peer, err := linux.HasPeer(s.fd)
 	now, _, err2 := linux.SocketName(s.fd)
 	if ok && err == nil && err2 == nil && !peer && now != was {
-		return fmt.Sprintf("it was bound to port %d (connect(2) with AF_UNSPEC gives a port up that the kernel has chosen)", now.Port()), linux.BindInet(s.fd, was)
+		return fmt.Sprintf("it was bound to %v (connect(2) with AF_UNSPEC releases a port that the kernel has chosen)", now), s.bindAgain(was)
 	}
 	return "", nil
+}
+
+// bindAgain also undoes what can be changed only while a socket is not bound: by root it may be under repair (TCP_REPAIR), and by anybody
+// for IPv6 alone.
+func (s *Socket) bindAgain(at netip.AddrPort) error {
+	if s.domain == syscall.AF_INET6 {
+		_ = linux.SetOption(s.fd, linux.V6Only, s.v6only) // refused where it is bound
+	}
+	return linux.BindInet(s.fd, at)
 }
 
 // inetAddress is where a TCP or UDP socket was bound.

@@ -235,7 +235,7 @@ func TestAddressIsRestored(t *testing.T) {
 	if err := exchange(t, s); err == nil {
 		t.Error("it still has its port: this shows nothing")
 	}
-	wantRestored(t, set, "it was bound to port 0")
+	wantRestored(t, set, "it was bound to 127.0.0.1:0")
 	if err := exchange(t, s); err != nil {
 		t.Error(err)
 	}
@@ -463,4 +463,98 @@ func TestPathUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	t.Logf("removed and restored %d times", <-done)
+}
+
+// TestIPv6AddressStaysBehind: the kernel keeps the address of a peer that an IPv6 socket had, and hears no other. That is reported, and stays so.
+func TestIPv6AddressStaysBehind(t *testing.T) {
+	for _, disconnects := range []bool{false, true} {
+		set := bindAll(t, "udp6://[::1]:"+strings.TrimPrefix(free(t, "udp4://127.0.0.1:PORT"), "udp4://127.0.0.1:"))
+		s := set.Sockets()[0]
+		wantRestored(t, set)
+		peer, err := syscall.Getsockname(bindAll(t, "udp6://[::1]:0").Sockets()[0].FD())
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := another(t, s)
+		if err := syscall.Connect(fd, peer); err != nil {
+			t.Fatal(err)
+		}
+		if disconnects {
+			if err := linux.Disconnect(fd); err != nil {
+				t.Fatal(err)
+			}
+		} else if found := set.Tend(); len(found) != 1 || found[0].Err != nil {
+			t.Errorf("found %v", found)
+		}
+		s.remoteSeen = time.Time{}
+		wantBroken(t, set, "one IPv6 address only")
+	}
+}
+
+// TestSilentFileSystem: a path that does not answer holds up nobody, and is reported in time.
+func TestSilentFileSystem(t *testing.T) {
+	set := bindAll(t, shortDir(t)+"/a")
+	s := set.Sockets()[0]
+	release := make(chan struct{})
+	s.mu.Lock()
+	if _, over := s.patiently(func() seen { <-release; return seen{} }); over {
+		t.Error("it is over")
+	}
+	s.mu.Unlock()
+	began := time.Now()
+	for range 1000 {
+		if found := set.Tend(); len(found) > 0 {
+			t.Fatalf("found %v", found)
+		}
+	}
+	if took := time.Since(began); took > pathPatience*500 {
+		t.Errorf("it waits each time: %v", took)
+	}
+	s.visit.began = s.visit.began.Add(-2 * pathDead)
+	wantBroken(t, set, "does not answer")
+	close(release)
+	for deadline := time.Now().Add(time.Minute); len(set.Broken()) > 0 && time.Now().Before(deadline); {
+		set.Tend()
+	}
+	wantRestored(t, set)
+}
+
+// TestMadeAClient: what a listener shows of the connection that it was does not keep it broken.
+func TestMadeAClient(t *testing.T) {
+	set := bindAll(t, free(t, "tcp4://127.0.0.1:PORT"))
+	s := set.Sockets()[0]
+	snapshot := set.Snapshot()
+	name, err := syscall.Getsockname(bindAll(t, "tcp4://127.0.0.1:0").Sockets()[0].FD())
+	if err := errors.Join(err, linux.Disconnect(s.FD()), syscall.Connect(s.FD(), name)); err != nil {
+		t.Fatal(err)
+	}
+	wantRestored(t, set, "did not listen")
+	set.PutBack(snapshot)
+	wantRestored(t, set)
+	if err := exchange(t, s); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSmallerSomaxconn: a backlog that the kernel does not give any more is not restored for ever.
+func TestSmallerSomaxconn(t *testing.T) {
+	set := bindAll(t, "tcp4://127.0.0.1:0?backlog=10")
+	s := set.Sockets()[0]
+	s.limit = 20 // as if the limit of the kernel had been larger
+	wantRestored(t, set, "its backlog was 10 instead of 20")
+}
+
+// TestFamiliesComeBack: while it is not bound, anybody can make a socket one for IPv6 alone.
+func TestFamiliesComeBack(t *testing.T) {
+	set := bindAll(t, "tcp://[::]:0?v6only=0")
+	s := set.Sockets()[0]
+	if err := errors.Join(linux.Disconnect(s.FD()), linux.SetOption(s.FD(), linux.V6Only, 1)); err != nil {
+		t.Fatal(err)
+	}
+	wantRestored(t, set, "did not listen")
+	if conn, err := net.Dial("tcp4", "127.0.0.1:"+port(t, s)); err != nil {
+		t.Error(err)
+	} else {
+		conn.Close()
+	}
 }

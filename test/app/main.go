@@ -132,6 +132,7 @@ func run(args []string) int {
 }
 
 func (o *options) run() error {
+	reserveThreads()
 	ctx, stop := o.asked()
 	defer stop()
 	o.print()

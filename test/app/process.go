@@ -4,14 +4,35 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"github.com/crankctl/crank/pkg/signame"
 )
+
+// reserveThreads makes the threads that the app may need later, as crank does for itself: some tests take all that pids.max allows, and are
+// about crank.
+func reserveThreads() {
+	const threads = 8
+	var made sync.WaitGroup
+	release := make(chan struct{})
+	made.Add(threads)
+	for range threads {
+		go func() {
+			runtime.LockOSThread() // a thread for each of these goroutines
+			defer runtime.UnlockOSThread()
+			made.Done()
+			<-release
+		}()
+	}
+	made.Wait()
+	close(release)
+}
 
 // startOrphans starts processes that outlive this one. They have no descriptor of the sockets.
 func startOrphans(o options) error {

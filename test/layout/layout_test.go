@@ -49,7 +49,7 @@ var allowed = map[string][]string{
 	"pkg/proc":                      {"pkg/linux", "pkg/origin", "pkg/signame"},
 	"pkg/signals":                   {"pkg/origin"},
 	"pkg/saved":                     {"pkg/supervisor"},
-	"pkg/sockets":                   {"pkg/linux"},
+	"pkg/sockets":                   {"pkg/linux", "pkg/listening"},
 	"pkg/supervisor":                {"pkg/notify", "pkg/proc", "pkg/signame"},
 }
 
