@@ -101,7 +101,7 @@ var SharedOptions = []SharedOption{
 	so("SO_TXTIME", unix.SO_TXTIME, Refused, "needs CAP_NET_ADMIN"),
 	so("SO_TXREHASH", unix.SO_TXREHASH, Reversible, ""),
 	so("SO_RESERVE_MEM", unix.SO_RESERVE_MEM, Refused, "can only grow"),
-	so("SO_BINDTODEVICE", unix.SO_BINDTOIFINDEX, Refused, "only who has CAP_NET_RAW can undo it: clients of other interfaces are not heard (SO_BINDTOIFINDEX is the same)"),
+	so("SO_BINDTODEVICE", unix.SO_BINDTOIFINDEX, Refused, "undoing it needs CAP_NET_RAW; clients on other interfaces cannot connect (SO_BINDTOIFINDEX is the same)"),
 	so("SO_LOCK_FILTER", unix.SO_LOCK_FILTER, Refused, "nobody can undo it: a filter stays"),
 
 	so("SO_CNX_ADVICE", unix.SO_CNX_ADVICE, Unseen, "no effect on a socket without a peer"),
@@ -114,7 +114,7 @@ var SharedOptions = []SharedOption{
 
 	ipo("IP_TOS", unix.IP_TOS, Reversible, "new connections have it too"),
 	ipo("IP_TTL", unix.IP_TTL, Reversible, "with 1 no answer leaves the network"),
-	ipo("IP_MINTTL", unix.IP_MINTTL, Reversible, "with 255 who is behind a router is not heard"),
+	ipo("IP_MINTTL", unix.IP_MINTTL, Reversible, "with 255 clients behind a router cannot connect"),
 	ipo("IP_OPTIONS", unix.IP_OPTIONS, Reversible, "new connections have them too"),
 	ipo("IP_RECVOPTS", unix.IP_RECVOPTS, Reversible, ""),
 	ipo("IP_RETOPTS", unix.IP_RETOPTS, Reversible, ""),
@@ -141,7 +141,7 @@ var SharedOptions = []SharedOption{
 	ipo("IP_ADD_MEMBERSHIP", unix.IP_ADD_MEMBERSHIP, Unseen, "a multicast group that was joined or left, with the sources that were blocked in it"),
 
 	ip6o("IPV6_UNICAST_HOPS", unix.IPV6_UNICAST_HOPS, Reversible, "with 1 no answer leaves the network"),
-	ip6o("IPV6_MINHOPCOUNT", unix.IPV6_MINHOPCOUNT, Reversible, "with 255 who is behind a router is not heard"),
+	ip6o("IPV6_MINHOPCOUNT", unix.IPV6_MINHOPCOUNT, Reversible, "with 255 clients behind a router cannot connect"),
 	ip6o("IPV6_TCLASS", unix.IPV6_TCLASS, Reversible, "new connections have it too"),
 	ip6o("IPV6_ADDR_PREFERENCES", unix.IPV6_ADDR_PREFERENCES, Reversible, ""),
 	ip6o("IPV6_AUTOFLOWLABEL", unix.IPV6_AUTOFLOWLABEL, Reversible, ""),
@@ -192,7 +192,7 @@ var SharedOptions = []SharedOption{
 	tcpo("TCP_KEEPCNT", unix.TCP_KEEPCNT, Reversible, "new connections have it too"),
 	tcpo("TCP_SYNCNT", unix.TCP_SYNCNT, Reversible, ""),
 	tcpo("TCP_LINGER2", unix.TCP_LINGER2, Reversible, "new connections have it too"),
-	tcpo("TCP_DEFER_ACCEPT", unix.TCP_DEFER_ACCEPT, Reversible, "who says nothing first is not accepted"),
+	tcpo("TCP_DEFER_ACCEPT", unix.TCP_DEFER_ACCEPT, Reversible, "connections are accepted only once the client has sent data"),
 	tcpo("TCP_WINDOW_CLAMP", unix.TCP_WINDOW_CLAMP, Reversible, "new connections have it too; not to 0, but to the largest window there is"),
 	tcpo("TCP_QUICKACK", unix.TCP_QUICKACK, Reversible, ""),
 	tcpo("TCP_CONGESTION", unix.TCP_CONGESTION, Reversible, "new connections have it too"),
@@ -208,7 +208,7 @@ var SharedOptions = []SharedOption{
 	tcpo("TCP_RTO_MIN_US", unix.TCP_RTO_MIN_US, Reversible, "new connections have it too"),
 	tcpo("TCP_DELACK_MAX_US", unix.TCP_DELACK_MAX_US, Reversible, "new connections have it too"),
 	tcpo("TCP_FASTOPEN_KEY", unix.TCP_FASTOPEN_KEY, Refused, "one that was set cannot be taken away, only be replaced"),
-	tcpo("TCP_MD5SIG_EXT", unix.TCP_MD5SIG_EXT, Unseen, "clients without the key are not heard; deleting it works, but only who knows its address can (TCP_MD5SIG and TCP_AO_ADD_KEY are like it)"),
+	tcpo("TCP_MD5SIG_EXT", unix.TCP_MD5SIG_EXT, Unseen, "clients without the key cannot connect; deleting it works, but only with the address that it was added for (TCP_MD5SIG and TCP_AO_ADD_KEY are like it)"),
 
 	udpo("UDP_CORK", unix.UDP_CORK, "answers are held back"),
 	udpo("UDP_ENCAP", unix.UDP_ENCAP, "datagrams are taken for IPsec or L2TP"),

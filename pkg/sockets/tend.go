@@ -141,7 +141,7 @@ func (s *Socket) listening() bool {
 
 func (s *Socket) isTCP() bool { return strings.HasPrefix(s.bound.Network, "tcp") }
 
-var errOtherFamily = errors.New("the kernel has no way back (IPV6_ADDRFORM of ipv6(7)): restart crank")
+var errOtherFamily = errors.New("the kernel cannot undo it (IPV6_ADDRFORM of ipv6(7)): restart crank")
 
 func (s *Socket) keepFamily() (what string, err error) {
 	if domain, err := linux.Option(s.fd, linux.SocketDomain); err == nil && domain != s.domain {
@@ -274,7 +274,7 @@ func (s *Socket) inetAddress() (at netip.AddrPort, ok bool) {
 	return netip.AddrPortFrom(host, uint16(s.bound.Port)), err == nil
 }
 
-var errShutDown = errors.New("the kernel has no way back: restart crank, and have the app close its copy instead of shutdown(2)")
+var errShutDown = errors.New("the kernel cannot undo it: restart crank, and have the app close its copy instead of shutdown(2)")
 
 // keepOpen is for what the kernel lets nobody revive: all but TCP.
 func (s *Socket) keepOpen() (what string, err error) {

@@ -15,6 +15,7 @@ import (
 // damage is what an app may do to a socket that it shares with all other generations.
 type damage struct {
 	what, when string
+	done       string
 	fd         int
 }
 
@@ -32,6 +33,7 @@ func (d *damage) flags(fs *flag.FlagSet) {
 	}
 	slices.Sort(names)
 	fs.StringVar(&d.what, "damage", "", "`what` to do to a shared socket, as listen@3: "+strings.Join(names, ", "))
+	fs.StringVar(&d.done, "damage-done", "", "make this `file` when it is done")
 	fs.StringVar(&d.when, "damage-at", atStart, "`when`: "+atStart+", "+atReady+" (after READY), "+atEnd+" (when drained), order (by -order damage)")
 }
 
@@ -61,7 +63,11 @@ func (d *damage) do(when string) error {
 	if !ok {
 		return fmt.Errorf("-damage %s: no such thing", d.what)
 	}
-	if err := act(d.fd); err != nil {
+	err := act(d.fd)
+	if err == nil && d.done != "" {
+		err = os.WriteFile(d.done, nil, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("-damage %s: %w", d.what, err)
 	}
 	return nil
@@ -89,9 +95,10 @@ var damages = map[string]func(fd int) error{
 	"timeout": func(fd int) error {
 		return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 1000})
 	},
-	"buffer": func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) },
-	"minttl": func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, 255) },
-	"filter": attach,
+	"buffer":     func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1) },
+	"minttl":     func(fd int) error { return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, 255) },
+	"filter":     attach,
+	"chmod-loop": func(fd int) error { return withPath(fd, chmodForGood) },
 	"lock-filter": func(fd int) error {
 		return errors.Join(attach(fd), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1))
 	},
@@ -107,6 +114,17 @@ func withPath(fd int, act func(path string) error) error {
 		return errors.New("it has no path")
 	}
 	return act(at.Name)
+}
+
+// chmodForGood goes on until it is killed, in the background.
+func chmodForGood(path string) error {
+	go func() {
+		for {
+			_ = os.Chmod(path, 0)
+			_ = os.Remove(path)
+		}
+	}()
+	return nil
 }
 
 func replace(path string) error {

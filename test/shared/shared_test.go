@@ -404,6 +404,35 @@ func TestApp(t *testing.T) {
 	}
 }
 
+// TestUntilKilled: a candidate that has failed, and goes on with it until it is killed, leaves the mode of the path as it was.
+func TestUntilKilled(t *testing.T) {
+	c := start(t)
+	before, current := c.sockets["unix"].look(), c.current()
+	c.candidate("-damage", fmt.Sprint("chmod-loop@", numbers["unix"]), "-fail", "out of order", "-ignore-term")
+	c.Crankctl("wait", "-idle")
+	c.isAsBefore("unix", before, current)
+}
+
+// TestLaterSnapshot: what a candidate changes after it has failed is not what the next one, which fails as well, has found.
+func TestLaterSnapshot(t *testing.T) {
+	c := start(t)
+	before, current := c.sockets["tcp"].look(), c.current()
+	order, done := filepath.Join(c.dir, "order"), filepath.Join(c.dir, "done")
+	c.candidate("-damage", fmt.Sprint("flags@", numbers["tcp"]), "-order", "damage", "-order-when", order, "-damage-at", "order", "-damage-done", done,
+		"-fail", "out of order", "-ignore-term")
+	if err := os.WriteFile(order, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() string {
+		if _, err := os.Stat(done); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	c.candidate("-exit", "3")
+	c.isAsBefore("tcp", before, current)
+}
+
 // TestOldOneCleansUp: an old generation removes the path when it ends in good order, as Python's asyncio does since 3.13.
 func TestOldOneCleansUp(t *testing.T) {
 	for _, name := range []string{"unix", "unixgram", "unixpacket"} {
