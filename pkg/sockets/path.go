@@ -87,7 +87,8 @@ var (
 // own, one thing at a time, for which pathPatience is waited: what takes longer is looked at the next time.
 
 const (
-	pathPatience = 50 * time.Millisecond
+	pathPatience = 200 * time.Millisecond
+	pathSlow     = time.Second     // then what is still being done is not waited for any more
 	pathDead     = 5 * time.Second // then it is said that it does not answer
 )
 
@@ -106,27 +107,37 @@ type visit struct {
 
 var errSilent = errors.New("its file system does not answer")
 
-// patiently does something to the path, unless something else is still being done, and returns what was found; over is false where that is
-// not known yet. mu is held.
+// patiently does something to the path, after what is still being done, and returns what was found; over is false where one of both takes
+// too long. mu is held.
 func (s *Socket) patiently(do func() seen) (found seen, over bool) {
-	wait := pathPatience
-	if s.visit == nil {
-		v := &visit{time.Now(), make(chan seen, 1)}
-		s.visit = v
-		go func() { v.over <- do() }()
-	} else {
-		wait = 0 // it has had that
+	patience := time.NewTimer(pathPatience)
+	defer patience.Stop()
+	if s.visit != nil && time.Since(s.visit.began) > pathSlow {
+		patience.Reset(0)
 	}
+	if s.visit != nil {
+		if _, over := s.await(patience.C); !over {
+			return seen{}, false
+		}
+	}
+	v := &visit{time.Now(), make(chan seen, 1)}
+	s.visit = v
+	go func() { v.over <- do() }() // ends when the file system answers
+	return s.await(patience.C)
+}
+
+// await waits for the end of what is being done.
+func (s *Socket) await(patience <-chan time.Time) (found seen, over bool) {
 	select {
 	case found = <-s.visit.over:
-	case <-time.After(wait):
+	case <-patience:
 		select {
 		case found = <-s.visit.over:
 		default:
 			return seen{}, false
 		}
 	}
-	s.visit, s.lastSeen = nil, found
+	s.visit = nil
 	return found, true
 }
 
@@ -200,19 +211,12 @@ func (s *Socket) removeNames() error {
 	if s.file == nil {
 		return nil
 	}
-	deadline := time.Now().Add(time.Second)
-	for {
-		visiting := s.visit != nil
-		_, over := s.patiently(func() seen { return seen{err: errors.Join(s.unlink(), s.removeSpare())} })
-		switch {
-		case over && !visiting:
-			return s.lastSeen.err
-		case time.Now().After(deadline):
-			return fmt.Errorf("cannot remove the path of %s: %w", s.address, errSilent)
-		case !over:
-			time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if found, over := s.patiently(func() seen { return seen{err: errors.Join(s.unlink(), s.removeSpare())} }); over {
+			return found.err
 		}
 	}
+	return fmt.Errorf("cannot remove the path of %s: %w", s.address, errSilent)
 }
 
 // removeSpare removes the second name, if it is this socket's.

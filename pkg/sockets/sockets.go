@@ -40,7 +40,6 @@ type Socket struct {
 	remoteSeen time.Time  // when hearsOne has looked
 	deaf       bool       // what it has found
 	visit      *visit     // to the path, that is not over; nil: there is none
-	lastSeen   seen       // at the last one
 	violated   []Damage   // invariants that could not be restored
 	lost       []lost     // what of the app's own could not be put back
 	restored   int64
