@@ -65,7 +65,7 @@ for _ in $(seq 100); do # what was killed takes its time
 	left=$(new "$had_files" files | mine_files; new "$had_processes" processes | mine_processes)
 	if [ -z "$left" ]; then
 		others=$(new "$had_files" files; new "$had_processes" processes)
-		[ -z "$others" ] || printf 'new meanwhile, but not of %s:\n%s\n' "$*" "$others"
+		[ -z "$others" ] || printf 'new meanwhile, but not of %s (%d):\n%s\n' "$*" "$(wc -l <<<"$others")" "${others:0:2000}"
 		exit $code
 	fi
 	sleep 0.1
