@@ -17,7 +17,7 @@ fi
 
 export LEAVES_NOTHING=$$
 
-files() { find /tmp /run /dev/shm -mindepth 1 2>/dev/null | sort; }
+files() { find /tmp /run /dev/shm -mindepth 1 -maxdepth 1 2>/dev/null | sort; }
 
 # The beginning of awk programs that read pid, parent and name of each process.
 below='function below(pid, root) { for (; pid > 1; pid = parent[pid]) if (pid == root) return 1; return 0 }

@@ -3,7 +3,9 @@
 package child
 
 import (
+	"bufio"
 	"context"
+	"io"
 	"net"
 	"net/http"
 	"syscall"
@@ -19,7 +21,11 @@ func TestServeOutlivesShutdown(t *testing.T) {
 			return Server{Quiet: true}.Serve(ctx, &http.Server{}, ln)
 		},
 		"TCP": func(ctx context.Context, ln net.Listener) error {
-			return Server{Quiet: true}.ServeTCP(ctx, func(_ context.Context, conn net.Conn) { conn.Write([]byte("HTTP/1.1 404 \r\n\r\n")) }, ln)
+			return Server{Quiet: true}.ServeTCP(ctx, func(_ context.Context, conn net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil { // an answer before it would not be taken
+					_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+				}
+			}, ln)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
