@@ -38,7 +38,7 @@ const maxDepth = 16
 // (cgroups(7)). Those that a container does not see are among them, and do not exist; the root of what it sees is as well.
 func pidsGroups() []string {
 	root, own := "/sys/fs/cgroup", "/"
-	for line := range strings.Lines(string(readSome("/proc/self/cgroup"))) {
+	for line := range strings.Lines(string(readStart("/proc/self/cgroup"))) {
 		_, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch controllers, in, _ := strings.Cut(rest, ":"); controllers {
 		case "": // version 2, which comes last
@@ -67,7 +67,7 @@ const maxLooked = 10_000
 // which costs less to find: those of the whole machine (proc_loadavg(5)). Else it is those that crank sees: where the user has
 // more, in other containers, it is too small.
 func ownThreads(limit int) int {
-	if fields := bytes.Fields(readSome("/proc/loadavg")); len(fields) > 3 {
+	if fields := bytes.Fields(readStart("/proc/loadavg")); len(fields) > 3 {
 		_, total, _ := bytes.Cut(fields[3], []byte("/"))
 		if all, err := strconv.Atoi(string(total)); err == nil && limit-all >= fewProcesses {
 			return all
@@ -91,21 +91,12 @@ func ownThreads(limit int) int {
 }
 
 func readCount(name string) (n int, ok bool) {
-	n, err := strconv.Atoi(string(bytes.TrimSpace(readSome(name))))
+	n, err := strconv.Atoi(string(bytes.TrimSpace(readStart(name))))
 	return n, err == nil
 }
 
-// readSome returns the start of a small file, nil where there is none. It makes three system calls: crank's start waits for it.
-func readSome(name string) []byte {
-	fd, err := syscall.Open(name, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return nil
-	}
-	defer linux.Close(fd)
-	content := make([]byte, 4096)
-	n, err := syscall.Read(fd, content)
-	if err != nil {
-		return nil
-	}
-	return content[:n]
+// readStart returns the first 4 KiB of a file, nothing where it cannot be read.
+func readStart(name string) []byte {
+	content, _ := linux.ReadSmall(name, 4<<10)
+	return content
 }

@@ -54,7 +54,7 @@ func MemoryHeadroom() (free int64, ok bool) {
 func memoryHeadroom(root, self string) (free int64, ok bool) {
 	dir := root
 	// In a container the cgroup namespace makes the own group the root ("0::/").
-	if b, err := readSmall(self); err == nil {
+	if b, err := linux.ReadSmall(self, maxSmall); err == nil {
 		for line := range strings.Lines(string(b)) {
 			if own, found := strings.CutPrefix(strings.TrimSpace(line), "0::"); found {
 				dir = path.Join(root, own)
@@ -72,17 +72,11 @@ func memoryHeadroom(root, self string) (free int64, ok bool) {
 	return limit - used + statField(path.Join(dir, "memory.stat"), "inactive_file"), true
 }
 
-// maxSmall is more than any file of a cgroup is long that is read here: memory.stat has some sixty lines.
+// maxSmall exceeds the size of every file of a cgroup that is read here: memory.stat has some sixty lines.
 const maxSmall = 16 << 10
 
-func readSmall(path string) ([]byte, error) {
-	b := make([]byte, maxSmall)
-	n, err := linux.ReadOnce(path, b)
-	return b[:max(n, 0)], err
-}
-
 func readNumber(file string) (int64, bool) {
-	b, err := readSmall(file)
+	b, err := linux.ReadSmall(file, maxSmall)
 	if err != nil {
 		return 0, false
 	}
@@ -91,7 +85,7 @@ func readNumber(file string) (int64, bool) {
 }
 
 func statField(file, field string) int64 {
-	b, err := readSmall(file)
+	b, err := linux.ReadSmall(file, maxSmall)
 	if err != nil {
 		return 0
 	}

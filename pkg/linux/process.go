@@ -122,7 +122,7 @@ func Read(fd int, p []byte) (n int, err error) {
 		n, err = unix.Read(fd, p)
 		return err
 	})
-	return n, os.NewSyscallError("read", err)
+	return max(n, 0), os.NewSyscallError("read", err)
 }
 
 // ReadOnce opens a file, reads once, and closes it. A file of /proc gives all that it has at one read, if there is room for it;
@@ -138,6 +138,13 @@ func ReadOnce(path string, p []byte) (n int, err error) {
 	}
 	defer Close(fd)
 	return Read(fd, p)
+}
+
+// ReadSmall returns the first limit bytes of a file of /proc or of a cgroup, read by ReadOnce.
+func ReadSmall(path string, limit int) ([]byte, error) {
+	p := make([]byte, limit)
+	n, err := ReadOnce(path, p)
+	return p[:n], err
 }
 
 // StatusFlags returns the flags of an open file description (F_GETFL), O_NONBLOCK among them.

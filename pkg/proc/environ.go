@@ -104,12 +104,11 @@ func variable(data []byte, key string, last bool) (value string, ok bool) {
 // hasEnviron reports whether a process that has shown no environment has one: the kernel shows none until it has set where that ends
 // (fields 50 and 51 of proc_pid_stat(5), env_start and env_end), the last of what it sets. A zombie has none.
 func hasEnviron(pid int) bool {
-	line := make([]byte, maxStat)
-	n, err := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/stat", line)
+	line, err := linux.ReadSmall("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
 	if err != nil {
 		return false
 	}
-	f := statFields(line[:n])
+	f := statFields(line)
 	if len(f) < 49 || f[0][0] == 'Z' || f[0][0] == 'X' {
 		return false
 	}

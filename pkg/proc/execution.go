@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -145,9 +144,8 @@ func (x *execution) explain(r report) *StartError {
 // seen, as under gVisor or without /proc, it has executed it.
 func endedUnexecuted(pid int) bool {
 	const flagForkNoExec = 0x40
-	var buf [1 << 10]byte
-	n, _ := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/stat", buf[:])
-	fields := bytes.Fields(buf[bytes.LastIndexByte(buf[:n], ')')+1 : n]) // from the state on: the name before may look like anything
+	line, _ := linux.ReadSmall("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
+	fields := statFields(line)
 	if len(fields) < 7 || string(fields[1]) != strconv.Itoa(os.Getpid()) {
 		return false
 	}

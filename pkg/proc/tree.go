@@ -131,20 +131,13 @@ func (t Table) Within(pid, root int) bool {
 	return false
 }
 
-// maxSmall is more than the other files of a process are long that crank reads: comm, statm, oom_score_adj.
+// maxSmall exceeds the size of the other files of a process that crank reads: comm, statm, oom_score_adj.
 const maxSmall = 256
-
-// readSmall reads a file of at most maxSmall bytes.
-func readSmall(path string) ([]byte, error) {
-	b := make([]byte, maxSmall)
-	n, err := linux.ReadOnce(path, b)
-	return b[:max(n, 0)], err
-}
 
 // Name returns the name of the program that pid runs, cut off after 15 bytes (proc_pid_comm(5)); empty
 // where it is gone.
 func Name(pid int) string {
-	b, _ := readSmall("/proc/" + strconv.Itoa(pid) + "/comm")
+	b, _ := linux.ReadSmall("/proc/"+strconv.Itoa(pid)+"/comm", maxSmall)
 	return string(bytes.TrimSuffix(b, []byte("\n")))
 }
 
@@ -173,13 +166,13 @@ func SetOOMScoreAdj(pid int, score string) error {
 
 // OOMScoreAdj reads crank's own.
 func OOMScoreAdj() (string, error) {
-	b, err := readSmall("/proc/self/oom_score_adj")
+	b, err := linux.ReadSmall("/proc/self/oom_score_adj", maxSmall)
 	return string(bytes.TrimSpace(b)), err
 }
 
 // ResidentBytes returns how much memory a process uses, shared pages included; 0 where it is gone.
 func ResidentBytes(pid int) int64 {
-	b, err := readSmall("/proc/" + strconv.Itoa(pid) + "/statm")
+	b, err := linux.ReadSmall("/proc/"+strconv.Itoa(pid)+"/statm", maxSmall)
 	if err != nil {
 		return 0
 	}
