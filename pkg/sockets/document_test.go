@@ -21,7 +21,7 @@ func TestDocument(t *testing.T) {
 		end   = "<!-- end of the table -->"
 	)
 	var table strings.Builder
-	table.WriteString("\n| option | if a candidate that fails has changed it | |\n|---|---|---|\n")
+	table.WriteString("\n| option | changed by a failed candidate | note |\n|---|---|---|\n")
 	for _, o := range linux.SharedOptions {
 		fmt.Fprintf(&table, "| %s | %v | %s |\n", o.Name(), o.Undo, o.Note)
 	}
