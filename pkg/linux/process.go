@@ -109,10 +109,10 @@ func Close(fds ...int) {
 	}
 }
 
-// Pipe returns a close-on-exec pipe in blocking mode.
-func Pipe() (r, w int, err error) {
+// Pipe returns a close-on-exec pipe. Flags such as O_NONBLOCK are those of pipe2(2).
+func Pipe(flags int) (r, w int, err error) {
 	var p [2]int
-	err = unix.Pipe2(p[:], unix.O_CLOEXEC)
+	err = unix.Pipe2(p[:], unix.O_CLOEXEC|flags)
 	return p[0], p[1], os.NewSyscallError("pipe2", err)
 }
 

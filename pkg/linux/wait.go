@@ -42,10 +42,3 @@ func Readable(fd int) bool {
 	})
 	return n > 0 || err != nil
 }
-
-// ReportPipe returns a close-on-exec pipe in non-blocking mode, for messages of a few bytes.
-func ReportPipe() (r, w int, err error) {
-	var p [2]int
-	err = unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK)
-	return p[0], p[1], os.NewSyscallError("pipe2", err)
-}

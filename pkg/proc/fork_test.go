@@ -144,7 +144,7 @@ func TestExecutedIsTheProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 50 {
-		r, w, err := linux.Pipe()
+		r, w, err := linux.Pipe(0)
 		if err != nil {
 			t.Fatal(err)
 		}

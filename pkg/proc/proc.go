@@ -92,7 +92,7 @@ func Start(spec Spec) (*Process, error) {
 	if spec.Path == "" {
 		return nil, &StartError{Op: "execute", Path: `""`, Err: errors.New("the command is empty")}
 	}
-	r, w, err := linux.ReportPipe()
+	r, w, err := linux.Pipe(syscall.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}

@@ -125,7 +125,7 @@ func reap(p *Process) (end Exit, err error) {
 
 func spec(t *testing.T, change func(*Spec), helper ...string) (Spec, *os.File) {
 	t.Helper()
-	r, w, err := linux.Pipe()
+	r, w, err := linux.Pipe(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +218,7 @@ func TestDescriptors(t *testing.T) {
 		files = append(files, f)
 	}
 	// Whatever their numbers: 3 to 6 in the child are file3, file0, nothing, file2.
-	r, w, err := linux.Pipe()
+	r, w, err := linux.Pipe(0)
 	if err != nil {
 		t.Fatal(err)
 	}
