@@ -80,7 +80,6 @@ func (ch *child) Failed() {
 		return // it is a check, which has no sockets, or has never run: what has changed was somebody else
 	}
 	ch.failed = true
-	ch.l.Tend() // the path first: it has a mode
 	ch.putBack()
 }
 
@@ -106,7 +105,6 @@ func (ch *child) putBack() {
 // putBackLast is putBack when nothing of the candidate is left.
 func (ch *child) putBackLast() {
 	if ch.failed && ch.l.newest == ch.before {
-		ch.l.Tend() // as in Failed
 		ch.putBack()
 	}
 }

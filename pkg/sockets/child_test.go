@@ -54,7 +54,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// printOptions prints what TestEveryOption finds as another user.
+// printOptions prints the findings of TestEveryOption as another user.
 func printOptions() {
 	for _, uri := range kindsOfSockets("@crank-test-" + linux.RandomName()) { // abstract names: it may have no directory
 		complaints, changed := everyOption(uri)

@@ -13,7 +13,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of docs/sockets.md")
 
-// TestDocument: the table of docs/sockets.md is linux.SharedOptions.
+// TestDocument: the table of docs/sockets.md matches linux.SharedOptions.
 func TestDocument(t *testing.T) {
 	const (
 		path  = "../../docs/sockets.md"

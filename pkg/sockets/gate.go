@@ -10,18 +10,22 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// gate keeps connections from taking a thread each, all Listeners' together. What they wait for takes none anyway, as with Go's own.
-//
 // A goroutine in a system call has a thread to itself, and on a busy machine, where a thread may lose the processor in the middle of one, as
 // many connections take as many threads. Where no more can be made (pids.max, ulimit -u) the Go runtime ends the program
-// (runtime/os_linux.go, newosproc). So they read and write without that: their calls do not block. And one closes at a time.
-type gate struct{ closing sync.Mutex }
+// (runtime/os_linux.go, newosproc). So connections read and write by calls that do not block, without a thread of their own, and wait as Go's
+// own do. One of them closes at a time.
 
-// shared is the one that all share.
-var shared gate
+// closing is held by the connection that closes.
+var closing sync.Mutex
 
-// conn returns c behind the gate. The caller closes it in the place of c, which must have a descriptor.
-func (g *gate) conn(c net.Conn) (net.Conn, error) {
+// gated is a connection that takes no thread.
+type gated struct {
+	net.Conn
+	raw syscall.RawConn
+}
+
+// gate returns c as a connection that takes no thread. The caller closes it instead of c, which must have a descriptor.
+func gate(c net.Conn) (net.Conn, error) {
 	s, ok := c.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("a %T has no descriptor", c)
@@ -30,14 +34,7 @@ func (g *gate) conn(c net.Conn) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &gated{c, raw, g}, nil
-}
-
-// gated is a connection behind a gate.
-type gated struct {
-	net.Conn
-	raw  syscall.RawConn
-	gate *gate
+	return &gated{c, raw}, nil
 }
 
 // SyscallConn implements syscall.Conn.
@@ -53,7 +50,7 @@ func (c *gated) Read(p []byte) (n int, err error) {
 		return err != syscall.EAGAIN
 	})
 	switch {
-	case rawErr != nil: // closed, or too late
+	case rawErr != nil: // closed, or past its deadline
 		return 0, rawErr
 	case err != nil:
 		return 0, c.failed("read", err)
@@ -102,7 +99,7 @@ func (c *gated) failed(op string, err error) error {
 
 // Close implements net.Conn.
 func (c *gated) Close() error {
-	c.gate.closing.Lock()
-	defer c.gate.closing.Unlock()
+	closing.Lock()
+	defer closing.Unlock()
 	return c.Conn.Close()
 }

@@ -15,7 +15,7 @@ import (
 )
 
 // gatedPair returns both ends of a connection; the first one is behind the gate.
-func gatedPair(t *testing.T, g *gate, network, address string) (gated, other net.Conn) {
+func gatedPair(t *testing.T, network, address string) (gated, other net.Conn) {
 	t.Helper()
 	l, err := net.Listen(network, address)
 	if err != nil {
@@ -29,7 +29,7 @@ func gatedPair(t *testing.T, g *gate, network, address string) (gated, other net
 	if err != nil {
 		t.Fatal(err)
 	}
-	if gated, err = g.conn(accepted); err != nil {
+	if gated, err = gate(accepted); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { gated.Close(); other.Close() })
@@ -39,11 +39,11 @@ func gatedPair(t *testing.T, g *gate, network, address string) (gated, other net
 // onGated runs a test for each kind of connection.
 func onGated(t *testing.T, test func(t *testing.T, gated, other net.Conn)) {
 	t.Run("tcp", func(t *testing.T) {
-		gated, other := gatedPair(t, &gate{}, "tcp", "127.0.0.1:0")
+		gated, other := gatedPair(t, "tcp", "127.0.0.1:0")
 		test(t, gated, other)
 	})
 	t.Run("unix", func(t *testing.T) {
-		gated, other := gatedPair(t, &gate{}, "unix", filepath.Join(t.TempDir(), "s"))
+		gated, other := gatedPair(t, "unix", filepath.Join(t.TempDir(), "s"))
 		test(t, gated, other)
 	})
 }
@@ -114,18 +114,17 @@ func TestGateErrors(t *testing.T) {
 	client, server := net.Pipe()
 	defer server.Close()
 	defer client.Close()
-	if _, err := new(gate).conn(client); err == nil {
+	if _, err := gate(client); err == nil {
 		t.Error("a pipe without a descriptor is let in")
 	}
 }
 
 // TestGateHoldsNobodyUp: who waits to read keeps nobody from closing, nor from using another connection.
 func TestGateHoldsNobodyUp(t *testing.T) {
-	var g gate
 	var waiting sync.WaitGroup
 	var all []net.Conn
 	for range 20 {
-		gated, _ := gatedPair(t, &g, "tcp", "127.0.0.1:0")
+		gated, _ := gatedPair(t, "tcp", "127.0.0.1:0")
 		all = append(all, gated)
 		waiting.Go(func() {
 			if _, err := gated.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
@@ -133,7 +132,7 @@ func TestGateHoldsNobodyUp(t *testing.T) {
 			}
 		})
 	}
-	gated, other := gatedPair(t, &g, "tcp", "127.0.0.1:0")
+	gated, other := gatedPair(t, "tcp", "127.0.0.1:0")
 	if _, err := gated.Write([]byte("x")); err != nil {
 		t.Error(err)
 	}

@@ -44,13 +44,13 @@ func accepting(fd int) (net.Listener, error) {
 	return net.FileListener(file)
 }
 
-// Accept waits for a connection. However many there are of all Listeners, they take one thread to be closed, and none to read and write.
+// Accept waits for a connection. All connections of all Listeners together take one thread to close, and none to read and write.
 func (l *Listener) Accept() (net.Conn, error) {
 	accepted, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	c, err := shared.conn(accepted)
+	c, err := gate(accepted)
 	if err != nil {
 		return nil, errors.Join(err, accepted.Close())
 	}

@@ -11,7 +11,7 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// TestPathOfAnotherOwner: where crank may not link a socket that it has given away, its second name is renamed back, once.
+// TestPathOfAnotherOwner: where crank may not link a socket that it gave away, it renames the second name back, once.
 func TestPathOfAnotherOwner(t *testing.T) {
 	setpriv, err := exec.LookPath("setpriv")
 	switch {
@@ -34,7 +34,7 @@ func TestPathOfAnotherOwner(t *testing.T) {
 	}
 }
 
-// loseToAnother is the helper: it prints what is not as it should be.
+// loseToAnother is the helper process: it prints what is wrong.
 func loseToAnother(path string) error {
 	a, err := ParseAddress("unix://" + path + "?user=12345")
 	if err != nil {

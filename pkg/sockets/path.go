@@ -12,17 +12,17 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// The path of a unix socket is how clients find it, and anybody who may write to its directory can remove it: a candidate, an app
-// that cleans up when it ends (Python's asyncio does since 3.13), an administrator, a cleaner of temporary files. So the
-// socket has a second name from the beginning, a hard link, from which the first one is made again.
+// Clients find a unix socket by its path, and anybody who may write to its directory can remove that: a candidate, an app that
+// cleans up when it ends (Python's asyncio since 3.13), an administrator, a tmp cleaner. So the socket has a second name from
+// the start, a hard link, from which the path is restored.
 
-// sparePath is the hidden name beside path. It is always the same, so that the next start finds what a crank that was killed has left.
+// sparePath is the hidden name next to path. It is always the same, so that the next start finds the one of a crank that was killed.
 func sparePath(path string) string {
 	dir, name := filepath.Split(path)
 	return dir + "." + name + ".crank"
 }
 
-// keepSpare makes the second name. It comes before a change of the owner: who does not own a socket may not link it
+// keepSpare makes the second name. It precedes a change of the owner: a socket of another user may not be linked
 // (fs.protected_hardlinks, proc_sys_fs(5)).
 func (s *Socket) keepSpare() error {
 	if !s.shared {
@@ -39,13 +39,13 @@ func (s *Socket) keepSpare() error {
 		return err
 	}
 	if !s.isOwn(spare) {
-		return fmt.Errorf("%s: somebody has put another file in its place", spare)
+		return fmt.Errorf("%s was replaced by another file", spare)
 	}
 	s.spare = spare
 	return nil
 }
 
-// removeStaleSpare removes what a crank has left that was killed; what is served, or is no socket, it leaves alone.
+// removeStaleSpare removes the leftover of a crank that was killed, but not a live socket, nor any other file.
 func removeStaleSpare(spare string) error {
 	info, err := os.Lstat(spare)
 	if err != nil {
@@ -80,26 +80,26 @@ func (s *Socket) isOwn(path string) bool {
 
 var (
 	errTaken   = errors.New("another file is there: remove it")
-	errNoSpare = errors.New("there is no second name of it left to make it again: restart crank")
+	errNoSpare = errors.New("cannot restore it: no second name is left: restart crank")
 )
 
-// The file system of a path may not answer, and the loop must not wait for it. So whatever is done to a path is done on a goroutine of its
-// own, one thing at a time, for which pathPatience is waited: what takes longer is looked at the next time.
+// The file system of a path may not answer, and the loop must not wait for it. So a goroutine visits the path, one visit at a time, and its
+// caller waits for at most pathPatience. The result of a longer visit is dropped.
 
 const (
 	pathPatience = 200 * time.Millisecond
-	pathSlow     = time.Second     // then what is still being done is not waited for any more
-	pathDead     = 5 * time.Second // then it is said that it does not answer
+	pathSlow     = time.Second     // a visit that takes longer is not waited for again
+	pathDead     = 5 * time.Second // a visit that takes longer is reported
 )
 
-// seen is what was found at a path.
+// seen is the result of a visit.
 type seen struct {
 	what string
 	err  error
-	file fs.FileInfo // of the socket; nil: it is not there
+	file fs.FileInfo // of the socket; nil: it has no path
 }
 
-// visit is something that is done to a path.
+// visit is an operation on a path.
 type visit struct {
 	began time.Time
 	over  chan seen // 1-buffered
@@ -107,8 +107,7 @@ type visit struct {
 
 var errSilent = errors.New("its file system does not answer")
 
-// patiently does something to the path, after what is still being done, and returns what was found; over is false where one of both takes
-// too long. mu is held.
+// patiently starts a visit once the previous one is over, and returns its result. over is false where either takes too long. mu is held.
 func (s *Socket) patiently(do func() seen) (found seen, over bool) {
 	patience := time.NewTimer(pathPatience)
 	defer patience.Stop()
@@ -126,7 +125,7 @@ func (s *Socket) patiently(do func() seen) (found seen, over bool) {
 	return s.await(patience.C)
 }
 
-// await waits for the end of what is being done.
+// await waits for the end of the visit.
 func (s *Socket) await(patience <-chan time.Time) (found seen, over bool) {
 	select {
 	case found = <-s.visit.over:
@@ -141,7 +140,7 @@ func (s *Socket) await(patience <-chan time.Time) (found seen, over bool) {
 	return found, true
 }
 
-// keepPath makes the path again where it is gone, and the second name where only that is. What somebody else has put there stays.
+// keepPath restores the path, and the second name. It leaves other files alone.
 func (s *Socket) keepPath() (what string, err error) {
 	if s.file == nil {
 		return "", nil
@@ -153,7 +152,7 @@ func (s *Socket) keepPath() (what string, err error) {
 	return found.what, found.err
 }
 
-// lookAtPath is keepPath on a goroutine of its own; nobody else uses spare meanwhile.
+// lookAtPath is the visit of keepPath. Only visits use spare.
 func (s *Socket) lookAtPath() (found seen) {
 	found.what, found.err = s.mendPath()
 	if now, err := os.Lstat(s.address.Path); err == nil && os.SameFile(now, s.file) {
@@ -176,7 +175,7 @@ func (s *Socket) mendPath() (what string, err error) {
 	return "its path cannot be reached", err
 }
 
-// restorePath makes the path from the second name: by a link, or, where that is refused, once by a rename.
+// restorePath links the path to the second name or, where that is refused, renames the second name, which works once.
 func (s *Socket) restorePath() error {
 	if s.spare == "" || !s.isOwn(s.spare) {
 		return errNoSpare
@@ -187,7 +186,7 @@ func (s *Socket) restorePath() error {
 	}
 	switch {
 	case errors.Is(err, fs.ErrExist):
-		return errTaken // in this moment
+		return errTaken // just now
 	case err != nil:
 		return err
 	case !s.isOwn(s.address.Path):
@@ -196,17 +195,17 @@ func (s *Socket) restorePath() error {
 	return nil
 }
 
-// renewSpare makes the second name again where somebody has removed it.
+// renewSpare restores the second name.
 func (s *Socket) renewSpare() {
 	if s.spare == "" {
 		return
 	}
 	if _, err := os.Lstat(s.spare); errors.Is(err, fs.ErrNotExist) {
-		_ = os.Link(s.address.Path, s.spare) // else the next time
+		_ = os.Link(s.address.Path, s.spare) // or on the next visit
 	}
 }
 
-// removeNames removes the path and the second name, if they are this socket's. It waits for a second where their file system does not answer.
+// removeNames removes the path and the second name, if they are this socket's. It gives a silent file system one second.
 func (s *Socket) removeNames() error {
 	if s.file == nil {
 		return nil
@@ -230,7 +229,7 @@ func (s *Socket) removeSpare() error {
 	return nil
 }
 
-// describePath says what is different about a path's file; empty: nothing.
+// describePath describes how the file of a path has changed; empty: it has not.
 func describePath(was, now fs.FileInfo) string {
 	var all []string
 	if was.Mode() != now.Mode() {

@@ -11,20 +11,20 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// Snapshot is what belongs to the app of each socket of a Set, at one moment: flags, options, the filter, and the mode and owner of a path.
+// Snapshot is the state of a Set's sockets that belongs to the app: flags, options, the filter, and the mode and owner of a path.
 type Snapshot struct{ states []state }
 
 // state is a socket's part of a Snapshot.
 type state struct {
 	flags    linux.Flags
 	flagsErr error
-	options  [][]byte // as linux.SharedOptions; nil: it cannot be read, or the socket has none
+	options  [][]byte // in the order of linux.SharedOptions; nil: not readable, or not an option of this socket
 	filter   []byte
 	filtered error       // why the filter cannot be read
-	file     fs.FileInfo // of the path; nil: it has none
+	file     fs.FileInfo // of the path; nil: there is none
 }
 
-// Snapshot reads it all. It does not block.
+// Snapshot reads the state of all sockets. It does not block.
 func (set *Set) Snapshot() *Snapshot {
 	snapshot := &Snapshot{states: make([]state, len(set.sockets))}
 	for i, s := range set.sockets {
@@ -37,7 +37,7 @@ func (set *Set) Snapshot() *Snapshot {
 	return snapshot
 }
 
-// state reads what a Snapshot has of the socket. mu is held.
+// state reads the socket's part of a Snapshot. mu is held.
 func (s *Socket) state() state {
 	st := state{options: make([][]byte, len(linux.SharedOptions))}
 	st.flags, st.flagsErr = linux.ReadFlags(s.fd)
@@ -64,8 +64,8 @@ func (s *Socket) read(o linux.SharedOption) []byte {
 	return value
 }
 
-// PutBack undoes what has changed since the snapshot, and returns what that was. It does not block. What cannot be undone is among Broken
-// until it is as it was.
+// PutBack does what Tend does, then undoes every change since the snapshot, and returns the changes. It does not block. Broken
+// includes what could not be undone until it has its old value.
 func (set *Set) PutBack(snapshot *Snapshot) (found []Damage) {
 	for i, s := range set.sockets {
 		found = append(found, s.putBack(snapshot.states[i])...)
@@ -79,51 +79,53 @@ func (s *Socket) putBack(was state) (found []Damage) {
 	if s.fd < 0 || was.options == nil {
 		return nil
 	}
-	for _, o := range s.own(was) {
-		d, changed := s.undo(o)
+	violated := s.keep() // first: a path that was removed has no mode
+	for _, p := range s.properties(was) {
+		d, changed := s.undo(p)
 		if !changed {
 			continue
 		}
-		found = slices.DeleteFunc(found, func(earlier Damage) bool { return earlier.what == o.name })
+		found = slices.DeleteFunc(found, func(earlier Damage) bool { return earlier.property == p.name })
 		found = append(found, d)
 	}
 	s.count(found)
-	return found
+	return slices.Concat(violated, found)
 }
 
-// own is something of the app's own that can be compared and put back.
-type own struct {
+// property is one part of a state that can be compared and put back.
+type property struct {
 	name string
-	// differs says what is different from the snapshot; empty: nothing.
+	// differs describes how it differs from the snapshot; empty: it does not.
 	differs func() string
 	putBack func() error
-	settled bool // it is as it was once putBack has succeeded, whatever it looks like then
+	settled bool // a successful putBack has restored it, whatever differs says then
 }
 
-// own lists what there is of a snapshot. Options come twice: to put one back may change another, as SO_TIMESTAMP and SO_TIMESTAMP_NEW do.
-func (s *Socket) own(was state) (all []own) {
+// properties are those of a state. Options come twice: putting one back may change another, as with SO_TIMESTAMP and SO_TIMESTAMP_NEW.
+func (s *Socket) properties(was state) (all []property) {
 	if was.flagsErr == nil {
-		all = append(all, s.ownFlags(was.flags))
+		all = append(all, s.flagsProperty(was.flags))
 	}
-	var options []own
+	var options []property
 	for i, o := range linux.SharedOptions {
 		if was.options[i] != nil {
-			options = append(options, s.ownOption(o, was.options[i]))
+			options = append(options, s.optionProperty(o, was.options[i]))
 		}
 	}
 	all = slices.Concat(all, options, options)
 	if was.filtered == nil {
-		all = append(all, s.ownFilter(was.filter))
+		all = append(all, s.filterProperty(was.filter))
 	}
 	if was.file != nil {
-		all = append(all, s.ownPath(was.file))
+		all = append(all, s.pathProperty(was.file))
 	}
 	return all
 }
 
-func (s *Socket) ownFlags(was linux.Flags) own {
-	return own{"flags",
-		func() string {
+func (s *Socket) flagsProperty(was linux.Flags) property {
+	return property{
+		name: "flags",
+		differs: func() string {
 			now, err := linux.ReadFlags(s.fd)
 			if err != nil {
 				return fmt.Sprintf("its flags cannot be read: %v", err)
@@ -133,52 +135,53 @@ func (s *Socket) ownFlags(was linux.Flags) own {
 			}
 			return fmt.Sprintf("its flags were changed (F_SETFL, F_SETOWN or F_SETSIG of fcntl(2): %#o instead of %#o)", now.Status, was.Status)
 		},
-		func() error { return linux.SetFlags(s.fd, was) },
-		false,
+		putBack: func() error { return linux.SetFlags(s.fd, was) },
 	}
 }
 
-func (s *Socket) ownOption(o linux.SharedOption, was []byte) own {
-	return own{o.Name(),
-		func() string {
+func (s *Socket) optionProperty(o linux.SharedOption, was []byte) property {
+	return property{
+		name: o.Name(),
+		differs: func() string {
 			now := s.read(o)
 			if now == nil || o.Same(was, now) {
 				return ""
 			}
 			return fmt.Sprintf("%s was changed (%x instead of %x)", o.Name(), now, was)
 		},
-		func() error { return o.PutBack(s.fd, was) },
-		o.Settles(was),
+		putBack: func() error { return o.PutBack(s.fd, was) },
+		settled: o.Settles(was),
 	}
 }
 
-func (s *Socket) ownFilter(was []byte) own {
-	return own{"filter",
-		func() string {
+func (s *Socket) filterProperty(was []byte) property {
+	return property{
+		name: "filter",
+		differs: func() string {
 			now, err := linux.Filter(s.fd)
 			if err == nil && bytes.Equal(now, was) || err != nil && !errors.Is(err, syscall.EACCES) {
-				return "" // EACCES is one of eBPF
+				return "" // EACCES: it is an eBPF filter
 			}
 			return "a filter was attached or detached (SO_ATTACH_FILTER of socket(7))"
 		},
-		func() error { return linux.SetFilter(s.fd, was) },
-		false,
+		putBack: func() error { return linux.SetFilter(s.fd, was) },
 	}
 }
 
-func (s *Socket) ownPath(was fs.FileInfo) own {
-	return own{"path",
-		func() string {
+func (s *Socket) pathProperty(was fs.FileInfo) property {
+	return property{
+		name: "path",
+		differs: func() string {
 			found, _ := s.patiently(s.lookAtPath)
 			if found.file == nil {
-				return "" // that is for keepPath
+				return "" // keepPath reports it
 			}
 			if different := describePath(was, found.file); different != "" {
 				return "its path was changed: " + different
 			}
 			return ""
 		},
-		func() error {
+		putBack: func() error {
 			owner := ownerOf(was)
 			found, over := s.patiently(func() seen {
 				return seen{err: setOwner(s.address.Path, owner.uid, owner.gid, was.Mode().Perm())}
@@ -188,11 +191,10 @@ func (s *Socket) ownPath(was fs.FileInfo) own {
 			}
 			return found.err
 		},
-		false,
 	}
 }
 
-// owner is whom a file belongs to.
+// owner is the owner of a file.
 type owner struct{ uid, gid int }
 
 func (o owner) String() string { return fmt.Sprintf("%d:%d", o.uid, o.gid) }
@@ -207,39 +209,40 @@ func ownerOf(info fs.FileInfo) owner {
 
 var errKept = errors.New("the kernel keeps it: restart crank")
 
-// undo puts one thing back, and remembers what it could not.
-func (s *Socket) undo(o own) (d Damage, changed bool) {
-	what := o.differs()
+// undo puts a property back, and remembers it where that fails.
+func (s *Socket) undo(p property) (d Damage, changed bool) {
+	what := p.differs()
 	if what == "" {
 		return d, false
 	}
-	err := o.putBack()
-	if err == nil && !o.settled && o.differs() != "" {
+	err := p.putBack()
+	if err == nil && !p.settled && p.differs() != "" {
 		err = errKept
 	}
-	d = Damage{Socket: s, What: what, Err: err, what: o.name}
-	s.forget(o)
+	d = Damage{Socket: s, What: what, Err: err, property: p.name}
+	s.forget(p)
 	if err != nil {
-		s.lost = append(s.lost, lost{o, d})
+		s.lost = append(s.lost, lost{p, d})
 	}
 	return d, true
 }
 
-// lost is what could not be put back.
+// lost is a property that could not be put back.
 type lost struct {
-	own
+	property
 	damage Damage
 }
 
-func (s *Socket) forget(o own) {
-	s.lost = slices.DeleteFunc(s.lost, func(l lost) bool { return l.name == o.name })
+func (s *Socket) forget(p property) {
+	s.lost = slices.DeleteFunc(s.lost, func(l lost) bool { return l.name == p.name })
 }
 
-// stillLost returns what could not be put back and is not as it was yet. It is not tried again: it may be the app's own by now.
+// stillLost returns the properties that could not be put back and still differ. It does not retry: the new value may be the current
+// generation's by now.
 func (s *Socket) stillLost() (found []Damage) {
 	for _, l := range slices.Clone(s.lost) {
 		if l.differs() == "" {
-			s.forget(l.own)
+			s.forget(l.property)
 		} else {
 			found = append(found, l.damage)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// values are tried on every option: numbers of four bytes, and what some options take.
+// values are tried on every option: four-byte numbers, and the formats of some options.
 func values() (all [][]byte) {
 	for _, n := range []int32{0, 1, 2, 3, 5, 7, 10, 100, 255, 1000, 100000, -1} {
 		all = append(all, binary.NativeEndian.AppendUint32(nil, uint32(n)))
@@ -26,10 +26,10 @@ func values() (all [][]byte) {
 	return append(all, time, linger, []byte("reno\x00"), []byte("lo\x00"), []byte{1})
 }
 
-// notRead are options whose reading changes something: SO_ERROR takes the error, SO_PEERPIDFD makes a descriptor.
+// notRead are options with a side effect on reading: SO_ERROR takes the error, SO_PEERPIDFD opens a descriptor.
 var notRead = map[[2]int]bool{{syscall.SOL_SOCKET, syscall.SO_ERROR}: true, {syscall.SOL_SOCKET, 77}: true}
 
-// others are options that change what others in linux.SharedOptions show, by the number of that.
+// others are options that set another one of linux.SharedOptions, by the number of that one.
 var others = map[[2]int]string{
 	{syscall.SOL_SOCKET, 25}: "SO_BINDTODEVICE",
 	{syscall.SOL_SOCKET, 32}: "SO_SNDBUF", {syscall.SOL_SOCKET, 33}: "SO_RCVBUF",
@@ -53,8 +53,8 @@ func rawSet(fd int, number [2]int, value []byte) bool {
 	return errno == 0
 }
 
-// everyOption changes every option of a socket that this kernel lets it change, one at a time, and returns what is not as it should be: an
-// option that is not in linux.SharedOptions, or one that is neither put back nor reported.
+// everyOption changes every option of a socket that this kernel lets it change, one at a time, and returns what is wrong: an option that is
+// not listed in linux.SharedOptions, or one that is neither put back nor reported.
 func everyOption(uri string) (complaints []string, changed int) {
 	known := map[[2]int]linux.SharedOption{}
 	named := map[string]linux.SharedOption{}
@@ -91,7 +91,7 @@ func everyOption(uri string) (complaints []string, changed int) {
 	return complaints, changed
 }
 
-// changeOption gives an option another value, and puts it back. effect is empty where that cannot be done.
+// changeOption changes an option, and puts it back. effect is empty where the kernel refuses.
 func changeOption(uri string, number [2]int) (was []byte, effect string, err error) {
 	a, err := ParseAddress(uri)
 	if err != nil {
@@ -137,18 +137,18 @@ func changeOption(uri string, number [2]int) (was []byte, effect string, err err
 	return was, "undone", nil
 }
 
-// equivalent are the options of which another value means the same: see linux.SharedOption's Same.
+// equivalent are the options with several values that mean the same: see linux.SharedOption's Same.
 func equivalent(number [2]int) bool {
 	return number == [2]int{syscall.SOL_SOCKET, syscall.SO_LINGER} || number == [2]int{syscall.IPPROTO_TCP, syscall.TCP_WINDOW_CLAMP}
 }
 
-// kindsOfSockets is one of each, with paths below dir.
+// kindsOfSockets returns one address of each kind, with paths below dir.
 func kindsOfSockets(dir string) []string {
 	return []string{"tcp4://127.0.0.1:0", "tcp://[::]:0", "udp4://127.0.0.1:0", "udp://[::]:0", dir + "/a", "unixgram://" + dir + "/b", "unixpacket://" + dir + "/c"}
 }
 
-// TestEveryOption asks the kernel which options there are, and lets nothing be changed that is neither put back, nor reported, nor said to
-// be unseen in docs/sockets.md.
+// TestEveryOption asks the kernel which options exist: each that can be changed has to be put back, reported, or listed as not seen in
+// docs/sockets.md.
 func TestEveryOption(t *testing.T) {
 	for _, uri := range kindsOfSockets(shortDir(t)) {
 		complaints, changed := everyOption(uri)
@@ -169,7 +169,7 @@ func TestEveryOption(t *testing.T) {
 	}
 }
 
-// TestPutBack: flags, owner, filter, and what belongs to the path.
+// TestPutBack: flags, owner, filter, and the mode and owner of the path.
 func TestPutBack(t *testing.T) {
 	drop := []byte{6, 0, 0, 0, 0, 0, 0, 0} // BPF_RET | BPF_K, 0: nothing passes
 	for _, uri := range kindsOfSockets(shortDir(t)) {
@@ -197,7 +197,7 @@ func TestPutBack(t *testing.T) {
 				} else if err != nil {
 					t.Fatal(err)
 				}
-				wantRestored(t, set) // that is none of Tend's business
+				wantRestored(t, set) // Tend leaves it alone
 				found := set.PutBack(snapshot)
 				if len(found) != 1 || found[0].Err != nil || !strings.Contains(found[0].What, want) {
 					t.Errorf("found %v, want %q", found, want)
@@ -213,7 +213,7 @@ func TestPutBack(t *testing.T) {
 	}
 }
 
-// TestFilterComesBack: one that the app had before is attached again.
+// TestFilterComesBack: the filter that the app had before is attached again.
 func TestFilterComesBack(t *testing.T) {
 	pass := []byte{6, 0, 0, 0, 0xff, 0xff, 0, 0}
 	set := bindAll(t, "udp4://127.0.0.1:0")
@@ -231,14 +231,19 @@ func TestFilterComesBack(t *testing.T) {
 	}
 }
 
-// TestLost: what could not be put back is among Broken until it is as it was, and Tend leaves it alone: it may be the app's own by then.
+// TestLost: Broken includes a property that could not be put back until it has its old value. Tend does not retry: the value may be the
+// current generation's by then.
 func TestLost(t *testing.T) {
 	set := bindAll(t, "udp4://127.0.0.1:0")
 	now, tried := "changed", 0
-	set.Sockets()[0].undo(own{"SO_TEST", func() string { return now }, func() error {
-		tried++
-		return errors.New("refused")
-	}, false})
+	set.Sockets()[0].undo(property{
+		name:    "SO_TEST",
+		differs: func() string { return now },
+		putBack: func() error {
+			tried++
+			return errors.New("refused")
+		},
+	})
 	wantBroken(t, set, "refused")
 	if tried != 1 {
 		t.Errorf("tried %d times", tried)

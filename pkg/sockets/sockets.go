@@ -23,25 +23,25 @@ type Set struct{ sockets []*Socket }
 type Socket struct {
 	address Address // as it was asked for
 	bound   Address // as getsockname has it
-	backlog int     // for listen(2); 0: it does not listen, or was inherited with one that cannot be seen
-	limit   uint32  // of the queue after that, where the kernel shows it
+	backlog int     // for listen(2); 0: it does not listen, or is inherited and hides it
+	limit   uint32  // of the queue that resulted, where the kernel shows it
 	file    os.FileInfo
-	shared  bool   // other processes have it as well
+	shared  bool   // with other processes
 	spare   string // the second name of the path; empty: none
 
 	// How it was bound, for Tend.
 	domain, protocol int
 	device, v6only   int
 	listens          bool
-	datagrams        bool // it takes those of anybody
+	datagrams        bool // from any peer
 
 	mu         sync.Mutex // held during every call on fd, so that it is not closed in the middle of one
 	fd         int        // -1 once closed
-	remoteSeen time.Time  // when hearsOne has looked
-	deaf       bool       // what it has found
-	visit      *visit     // to the path, that is not over; nil: there is none
+	remoteRead time.Time  // when hasRemote last read /proc
+	remote     bool       // its result
+	visit      *visit     // the unfinished one to the path; nil: none
 	violated   []Damage   // invariants that could not be restored
-	lost       []lost     // what of the app's own could not be put back
+	lost       []lost     // properties that could not be put back
 	restored   int64
 }
 
@@ -59,7 +59,7 @@ func Bind(addresses []Address, log logr.Logger) (*Set, error) {
 	return newSet(addresses, true, log)
 }
 
-// newSet binds sockets; those that are shared have what Tend needs.
+// newSet binds sockets; shared ones get a second name.
 func newSet(addresses []Address, shared bool, log logr.Logger) (*Set, error) {
 	set := &Set{sockets: make([]*Socket, len(addresses))}
 	err := set.bind(addresses, shared, log)
@@ -162,8 +162,8 @@ func (s *Socket) readName() error {
 // Sockets returns the sockets in the order of their addresses.
 func (set *Set) Sockets() []*Socket { return set.sockets }
 
-// Relisten sets the backlogs again that were asked for with backlog=: to be called after READY, since an app that called listen(2)
-// may have made one larger. What is smaller than it was Tend sets again.
+// Relisten sets explicitly configured backlogs (backlog=) again. Call it after READY: an app's own listen(2) may have raised one. Tend
+// restores those that were lowered.
 func (set *Set) Relisten() error {
 	var errs []error
 	for _, s := range set.sockets {
@@ -180,7 +180,7 @@ func (s *Socket) listenAgain() error {
 	var err error
 	if at, ok := s.inetAddress(); ok {
 		if repair, err := linux.Option(s.fd, linux.Repair); err == nil && repair != 0 {
-			_ = linux.SetOption(s.fd, linux.Repair, linux.RepairOff) // refused without CAP_NET_ADMIN, which it took to set it
+			_ = linux.SetOption(s.fd, linux.Repair, linux.RepairOff) // needs CAP_NET_ADMIN, as setting it did
 		}
 		err = s.bindAgain(at)
 	}

@@ -13,36 +13,36 @@ import (
 	"github.com/crankctl/crank/pkg/listening"
 )
 
-// A listening socket is one open file description, which all generations share. What one of them does to it is done to all,
-// and stays when that one has ended. Two things are done about it:
+// A listening socket is one open file description, shared by all generations. A change made by one of them affects all, and outlives
+// that one. crank handles two kinds:
 //
-//   - What must always hold, the invariants, is restored whenever Tend is called: that it listens, that its backlog is at least what
-//     it was bound with, that one for datagrams has no peer, and its path.
-//   - All else is the app's own: flags and options. A Snapshot is taken before a candidate starts, and what has changed since then is
-//     put back only if that candidate fails.
+//   - Tend restores the invariants: the socket listens, its backlog is at least the original one, a datagram socket has no peer, and the
+//     path exists.
+//   - Flags and options belong to the app. A Snapshot is taken before a candidate starts, and PutBack undoes later changes only if that
+//     candidate fails.
 //
 // docs/sockets.md lists every option, and what cannot be seen or undone.
 
-// Damage is what somebody has done to a shared socket.
+// Damage is a change to a shared socket that was, or should have been, undone.
 type Damage struct {
 	Socket *Socket
-	What   string // what was wrong, as "it did not listen"
+	What   string // such as "it did not listen"
 	Err    error  // why it could not be undone; nil: it was
-	Usual  bool   // servers do it in good faith: a smaller backlog
+	Usual  bool   // a smaller backlog, which servers set in good faith
 
-	what string // which thing of a Snapshot it is about
+	property string // the name of the property, where it is one of a Snapshot
 }
 
-// String says what is wrong with which socket, and why that stays.
+// String names the socket, the damage and why it remains.
 func (d Damage) String() string {
 	return fmt.Sprintf("socket %s (%s): %s: %v", d.Socket.Name(), d.Socket.Bound(), d.What, d.Err)
 }
 
-// Reason says it to those who may not know paths.
+// Reason is String for callers that must not learn paths.
 func (d Damage) Reason() string { return fmt.Sprintf("socket %s: %s", d.Socket.Name(), d.What) }
 
-// Tend restores what must always hold, and returns what did not. It never blocks: it is for the loop, once a second and whenever a
-// generation has ended.
+// Tend restores the invariants, and returns those that did not hold, with what PutBack could not undo. It never blocks: the loop calls
+// it once a second and whenever a generation has ended.
 func (set *Set) Tend() (found []Damage) {
 	for _, s := range set.sockets {
 		found = append(found, s.tend()...)
@@ -50,7 +50,7 @@ func (set *Set) Tend() (found []Damage) {
 	return found
 }
 
-// Broken returns what the last calls of Tend and PutBack could not undo.
+// Broken returns the damage that the last calls of Tend and PutBack could not undo.
 func (set *Set) Broken() (all []Damage) {
 	for _, s := range set.sockets {
 		all = append(all, s.Broken()...)
@@ -58,7 +58,7 @@ func (set *Set) Broken() (all []Damage) {
 	return all
 }
 
-// invariants look at one thing each, and restore it. what is empty where it holds, and where a sandbox does not let it be seen.
+// invariants each check one property, and restore it. what is empty where it holds, and where a sandbox hides it.
 var invariants = []func(*Socket) (what string, err error){
 	(*Socket).keepFamily,
 	(*Socket).keepPeerless,
@@ -75,18 +75,22 @@ func (s *Socket) tend() (found []Damage) {
 	if s.fd < 0 {
 		return nil
 	}
+	return append(s.keep(), s.stillLost()...)
+}
+
+// keep restores the invariants. mu is held.
+func (s *Socket) keep() (found []Damage) {
 	for _, keep := range invariants {
 		if what, err := keep(s); what != "" {
 			found = append(found, Damage{Socket: s, What: what, Err: err, Usual: strings.HasPrefix(what, smallerBacklog)})
 		}
 	}
 	s.violated = slices.DeleteFunc(slices.Clone(found), func(d Damage) bool { return d.Err == nil })
-	found = append(found, s.stillLost()...)
 	s.count(found)
 	return found
 }
 
-// count counts what was undone.
+// count counts the damage that was undone.
 func (s *Socket) count(found []Damage) {
 	for _, d := range found {
 		if d.Err == nil {
@@ -95,7 +99,7 @@ func (s *Socket) count(found []Damage) {
 	}
 }
 
-// Broken returns what could not be undone so far.
+// Broken returns the damage that could not be undone so far.
 func (s *Socket) Broken() []Damage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,14 +110,14 @@ func (s *Socket) Broken() []Damage {
 	return all
 }
 
-// Restored returns how often something was undone that somebody had done to the socket.
+// Restored returns how many changes to the socket were undone.
 func (s *Socket) Restored() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.restored
 }
 
-// remember reads what the invariants compare with.
+// remember reads the state that the invariants are compared with.
 func (s *Socket) remember() {
 	s.domain, _ = linux.Option(s.fd, linux.SocketDomain)
 	s.protocol, _ = linux.Option(s.fd, linux.SocketProtocol)
@@ -126,14 +130,14 @@ func (s *Socket) remember() {
 	s.datagrams = kind == syscall.SOCK_DGRAM && known
 	s.listens, _ = linux.Listens(s.fd)
 	if s.listens && s.isTCP() {
-		_, s.limit, _, _ = linux.ListenQueue(s.fd) // 0, unknown, where a sandbox has no TCP_INFO
+		_, s.limit, _, _ = linux.ListenQueue(s.fd) // 0 where a sandbox has no TCP_INFO
 		if s.backlog == 0 {
 			s.backlog = int(s.limit) // it was inherited
 		}
 	}
 }
 
-// listening reports whether it listens, as far as that can be seen, or needs not to.
+// listening reports whether it listens, need not listen, or hides that.
 func (s *Socket) listening() bool {
 	listens, err := linux.Listens(s.fd)
 	return !s.listens || err != nil || listens
@@ -153,14 +157,14 @@ func (s *Socket) keepFamily() (what string, err error) {
 	return "", nil
 }
 
-// keepListening is for TCP. What waited in the queue is lost, and whoever came meanwhile was refused. An app that closes its copy of
-// a socket does not cause this.
+// keepListening is for TCP. Connections that waited in the queue are lost, and connections meanwhile were refused. An app that closes
+// its copy of a socket does not cause this.
 func (s *Socket) keepListening() (what string, err error) {
 	if !s.listens || !s.isTCP() {
 		return "", nil
 	}
 	if listens, err := linux.Listens(s.fd); err == nil && !listens {
-		return "it did not listen (shutdown(2) ends a socket for everybody: have the app close its copy instead)", s.revive()
+		return "it did not listen (shutdown(2) affects every process: make the app close(2) its copy instead)", s.revive()
 	}
 	return "", nil
 }
@@ -169,13 +173,13 @@ func (s *Socket) revive() error {
 	if s.listenAgain() == nil {
 		return nil
 	}
-	// Somebody has made it a client's.
+	// It was connected meanwhile.
 	return errors.Join(linux.Disconnect(s.fd), s.listenAgain())
 }
 
 const smallerBacklog = "its backlog was "
 
-// keepBacklog sees the backlog of TCP alone. That of a unix socket is set each time.
+// keepBacklog can read the backlog of TCP only. It sets that of a unix socket every time.
 func (s *Socket) keepBacklog() (what string, err error) {
 	if !s.listens || s.backlog == 0 {
 		return "", nil
@@ -188,9 +192,9 @@ func (s *Socket) keepBacklog() (what string, err error) {
 	}
 	_, limit, listening, err := linux.ListenQueue(s.fd)
 	if err != nil || !listening || limit >= s.limit {
-		return "", nil //nolint:nilerr // see invariants
+		return "", nil //nolint:nilerr // hidden by a sandbox: see invariants
 	}
-	what = fmt.Sprintf(smallerBacklog+"%d instead of %d (listen(2) changes it for everybody)", limit, s.limit)
+	what = fmt.Sprintf(smallerBacklog+"%d instead of %d (listen(2) affects every process)", limit, s.limit)
 	if err := linux.Listen(s.fd, s.backlog); err != nil {
 		return what, err
 	}
@@ -200,40 +204,40 @@ func (s *Socket) keepBacklog() (what string, err error) {
 	return what, nil
 }
 
-var errLosesPort = errors.New("to disconnect it would give up its port, which the kernel has chosen or the parent has bound: bind a port of your own choice, and restart crank")
+var errLosesPort = errors.New("cannot disconnect it: it would lose its port, which crank did not choose: configure a port number, and restart crank")
 
-// keepPeerless is for datagrams: a socket that has a peer receives from that alone.
+// keepPeerless is for datagram sockets: one that has a peer receives from that peer only.
 func (s *Socket) keepPeerless() (what string, err error) {
 	if !s.datagrams {
 		return "", nil
 	}
 	if has, err := linux.HasPeer(s.fd); err == nil && has {
-		return "it had a peer, and heard nobody else (connect(2) connects it for everybody)", s.disconnect()
+		return "it had a peer, and received from that one only (connect(2) affects every process)", s.disconnect()
 	}
-	if s.hearsOne() {
-		return "it hears one IPv6 address only (connect(2) leaves that behind, also without a peer)", errHearsOne
+	if s.hasRemote() {
+		return "it receives from one IPv6 address only, a remnant of connect(2)", errOneAddress
 	}
 	return "", nil
 }
 
-var errHearsOne = errors.New("the kernel cannot undo it: restart crank")
+var errOneAddress = errors.New("the kernel cannot undo it: restart crank")
 
-// hearsOne looks once a second.
-func (s *Socket) hearsOne() bool {
-	if s.domain != syscall.AF_INET6 || time.Since(s.remoteSeen) < time.Second {
-		return s.deaf
+// hasRemote reports whether the socket has the address of a peer, as IPv6 keeps it even without one. It reads /proc once a second.
+func (s *Socket) hasRemote() bool {
+	if s.domain != syscall.AF_INET6 || time.Since(s.remoteRead) < time.Second {
+		return s.remote
 	}
 	var stat syscall.Stat_t
 	if syscall.Fstat(s.fd, &stat) != nil {
 		return false
 	}
-	s.remoteSeen = time.Now()
+	s.remoteRead = time.Now()
 	remote, ok := listening.UDP6Remote(stat.Ino)
-	s.deaf = ok && !remote.IsUnspecified()
-	return s.deaf
+	s.remote = ok && !remote.IsUnspecified()
+	return s.remote
 }
 
-// disconnect loses nothing but a port that nobody asked for by its number: then it does nothing.
+// disconnect does nothing where the socket would lose its port, which it does unless the port was asked for by number.
 func (s *Socket) disconnect() error {
 	if s.domain != syscall.AF_UNIX && s.address.Port == 0 {
 		return errLosesPort
@@ -244,23 +248,22 @@ func (s *Socket) disconnect() error {
 	return linux.SetOption(s.fd, linux.BoundDevice, s.device)
 }
 
-// keepAddress: who disconnects a socket whose port the kernel has chosen gives that up, and may bind the socket to another one. It is bound
-// again as long as it has none, and nobody else has its port.
+// keepAddress binds a socket again that lost a port chosen by the kernel: disconnecting it releases the port. It fails where the socket
+// was bound to another port since, or where its own was taken.
 func (s *Socket) keepAddress() (what string, err error) {
 	was, ok := s.inetAddress()
 	peer, err := linux.HasPeer(s.fd)
 	now, _, err2 := linux.SocketName(s.fd)
 	if ok && err == nil && err2 == nil && !peer && now != was {
-		return fmt.Sprintf("it was bound to %v (connect(2) with AF_UNSPEC releases a port that the kernel has chosen)", now), s.bindAgain(was)
+		return fmt.Sprintf("it was bound to %v (connect(2) with AF_UNSPEC releases a port chosen by the kernel)", now), s.bindAgain(was)
 	}
 	return "", nil
 }
 
-// bindAgain also undoes what can be changed only while a socket is not bound: by root it may be under repair (TCP_REPAIR), and by anybody
-// for IPv6 alone.
+// bindAgain also restores IPV6_V6ONLY, which can be changed while the socket is not bound.
 func (s *Socket) bindAgain(at netip.AddrPort) error {
 	if s.domain == syscall.AF_INET6 {
-		_ = linux.SetOption(s.fd, linux.V6Only, s.v6only) // refused where it is bound
+		_ = linux.SetOption(s.fd, linux.V6Only, s.v6only) // refused while it is bound
 	}
 	return linux.BindInet(s.fd, at)
 }
@@ -270,13 +273,13 @@ func (s *Socket) inetAddress() (at netip.AddrPort, ok bool) {
 	if !s.isTCP() && !strings.HasPrefix(s.bound.Network, "udp") {
 		return at, false
 	}
-	host, err := netip.ParseAddr(s.bound.Host) // getsockname(2) has said it
+	host, err := netip.ParseAddr(s.bound.Host) // from getsockname(2)
 	return netip.AddrPortFrom(host, uint16(s.bound.Port)), err == nil
 }
 
-var errShutDown = errors.New("the kernel cannot undo it: restart crank, and have the app close its copy instead of shutdown(2)")
+var errShutDown = errors.New("the kernel cannot undo it: restart crank, and make the app close(2) its copy instead")
 
-// keepOpen is for what the kernel lets nobody revive: all but TCP.
+// keepOpen is for all but TCP: the kernel cannot undo their shutdown(2).
 func (s *Socket) keepOpen() (what string, err error) {
 	if s.isTCP() || !s.datagrams && !s.listens {
 		return "", nil

@@ -16,7 +16,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// another returns a second descriptor of the same socket, as a generation of the app has one.
+// another returns a second descriptor of the same socket, such as a generation has.
 func another(t *testing.T, s *Socket) int {
 	t.Helper()
 	fd, err := linux.DuplicateFrom(s.FD(), 3)
@@ -27,7 +27,7 @@ func another(t *testing.T, s *Socket) int {
 	return fd
 }
 
-// wantRestored fails the test unless Tend restores exactly these things, and all is well afterwards.
+// wantRestored fails the test unless Tend restores exactly these invariants, and all hold afterwards.
 func wantRestored(t *testing.T, set *Set, want ...string) {
 	t.Helper()
 	found := set.Tend()
@@ -44,7 +44,7 @@ func wantRestored(t *testing.T, set *Set, want ...string) {
 	}
 }
 
-// wantBroken fails the test unless Tend says so each time, and undoes nothing.
+// wantBroken fails the test unless Tend reports this every time, and undoes nothing.
 func wantBroken(t *testing.T, set *Set, want string) {
 	t.Helper()
 	for range 2 {
@@ -58,7 +58,7 @@ func wantBroken(t *testing.T, set *Set, want string) {
 	}
 }
 
-// exchange is one client: it connects, or sends a datagram that must arrive.
+// exchange is one client: it connects, or sends a datagram that has to arrive.
 func exchange(t *testing.T, s *Socket) error {
 	t.Helper()
 	network, address, _ := strings.Cut(s.Bound(), "://")
@@ -76,7 +76,7 @@ func exchange(t *testing.T, s *Socket) error {
 	if _, err := conn.Write([]byte("x")); err != nil {
 		return err
 	}
-	// Loopback: it is there when sendto returns, or it is dropped.
+	// On loopback it has arrived when sendto returns, or was dropped.
 	n, _, err := syscall.Recvfrom(s.FD(), make([]byte, 8), syscall.MSG_DONTWAIT)
 	if err == nil && n != 1 {
 		err = fmt.Errorf("%d bytes", n)
@@ -84,8 +84,8 @@ func exchange(t *testing.T, s *Socket) error {
 	return err
 }
 
-// TestListeningIsRestored: one copy of a socket was shut down, or disconnected, or made a client's, which is the end of all; the next client
-// is served all the same, at the same port.
+// TestListeningIsRestored: shutting down, disconnecting or connecting one copy of a socket ends them all; the next client is served
+// nevertheless, on the same port.
 func TestListeningIsRestored(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, fd int) error{
 		"shutdown":   func(_ *testing.T, fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) },
@@ -121,7 +121,7 @@ func TestListeningIsRestored(t *testing.T) {
 	}
 }
 
-// free puts a free port in the place of PORT.
+// free replaces PORT with a free port.
 func free(t *testing.T, uri string) string {
 	t.Helper()
 	if !strings.Contains(uri, "PORT") {
@@ -139,8 +139,8 @@ func free(t *testing.T, uri string) string {
 	return strings.Replace(uri, "PORT", number, 1)
 }
 
-// TestBacklogIsRestored: an app that listens by itself changes the backlog for everybody. That of a unix socket is not to be seen, so it is
-// tried whether clients find room.
+// TestBacklogIsRestored: an app that calls listen(2) changes the backlog of every process. That of a unix socket cannot be read, so clients
+// try whether there is room.
 func TestBacklogIsRestored(t *testing.T) {
 	dir := shortDir(t)
 	for _, uri := range []string{"tcp4://127.0.0.1:0", "tcp4://127.0.0.1:0?backlog=10", fmt.Sprintf("fd://%d", listener(t)), dir + "/a?backlog=10", "unixpacket://" + dir + "/b?backlog=10"} {
@@ -172,7 +172,7 @@ func TestBacklogIsRestored(t *testing.T) {
 	}
 }
 
-// TestPeerIsRemoved: an app that connects a socket for datagrams deafens it for all clients but one.
+// TestPeerIsRemoved: an app that connects a datagram socket makes it deaf to all clients but one.
 func TestPeerIsRemoved(t *testing.T) {
 	for _, uri := range []string{"udp4://127.0.0.1:PORT", "unixgram://" + shortDir(t) + "/a"} {
 		t.Run(uri, func(t *testing.T) {
@@ -190,7 +190,7 @@ func TestPeerIsRemoved(t *testing.T) {
 	}
 }
 
-// connectTo makes somebody else the peer of fd.
+// connectTo makes another socket the peer of fd.
 func connectTo(t *testing.T, fd int, inet bool) {
 	t.Helper()
 	uri := "unixgram://" + shortDir(t) + "/peer"
@@ -206,17 +206,17 @@ func connectTo(t *testing.T, fd int, inet bool) {
 	}
 }
 
-// TestPeerStaysWhereThePortWouldBeLost: a port that the kernel has chosen is given up with the peer.
+// TestPeerStaysWhereThePortWouldBeLost: a socket loses a port chosen by the kernel together with its peer.
 func TestPeerStaysWhereThePortWouldBeLost(t *testing.T) {
 	set := bindAll(t, "udp4://127.0.0.1:0")
 	s := set.Sockets()[0]
 	before := port(t, s)
 	connectTo(t, another(t, s), true)
-	wantBroken(t, set, "it would give up its port")
+	wantBroken(t, set, "it would lose its port")
 	if name, err := syscall.Getsockname(s.FD()); err != nil || fmt.Sprint(name.(*syscall.SockaddrInet4).Port) != before {
 		t.Errorf("its name is %v, %v; it had port %s", name, err, before)
 	}
-	// The rule is there for this.
+	// The reason for the rule.
 	if err := linux.Disconnect(s.FD()); err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestPeerStaysWhereThePortWouldBeLost(t *testing.T) {
 	}
 }
 
-// TestAddressIsRestored: the port that the kernel has chosen is given up with a disconnection, and the socket may be bound to another one.
+// TestAddressIsRestored: a disconnected socket loses a port chosen by the kernel, and may be bound to another one.
 func TestAddressIsRestored(t *testing.T) {
 	set := bindAll(t, "udp4://127.0.0.1:0")
 	s := set.Sockets()[0]
@@ -249,7 +249,7 @@ func TestAddressIsRestored(t *testing.T) {
 	}
 }
 
-// TestShutDownIsReported: nobody can revive these.
+// TestShutDownIsReported: the kernel cannot undo the shutdown of these.
 func TestShutDownIsReported(t *testing.T) {
 	dir := shortDir(t)
 	for i, uri := range []string{"udp4://127.0.0.1:0", "udp6://[::1]:0", dir + "/a", "unixgram://" + dir + "/b", "unixpacket://" + dir + "/c"} {
@@ -257,10 +257,10 @@ func TestShutDownIsReported(t *testing.T) {
 			t.Run(fmt.Sprint(uri, " ", how), func(t *testing.T) {
 				set := bindAll(t, uri)
 				fd := another(t, set.Sockets()[0])
-				if err := syscall.Shutdown(fd, how); err != nil && !errors.Is(err, syscall.ENOTCONN) { // which does it all the same
+				if err := syscall.Shutdown(fd, how); err != nil && !errors.Is(err, syscall.ENOTCONN) { // ENOTCONN, but shut down nevertheless
 					t.Fatal(err)
 				}
-				if err := exchange(t, set.Sockets()[0]); err == nil && i > 1 { // datagrams of UDP arrive, but nobody is woken for them
+				if err := exchange(t, set.Sockets()[0]); err == nil && i > 1 { // UDP datagrams arrive, but wake no reader
 					t.Error("it works: this shows nothing")
 				}
 				wantBroken(t, set, "shut down for everybody")
@@ -269,7 +269,7 @@ func TestShutDownIsReported(t *testing.T) {
 	}
 }
 
-// TestInheritedAsItWas: what a parent passed was connected, shut down or listening on purpose.
+// TestInheritedAsItWas: an inherited socket is connected, shut down or listening on purpose.
 func TestInheritedAsItWas(t *testing.T) {
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
 	if err != nil {
@@ -283,7 +283,7 @@ func TestInheritedAsItWas(t *testing.T) {
 	}
 }
 
-// TestPath: whoever removes the path, it comes back, and leads to the same socket; what somebody else has put there stays.
+// TestPath: a removed path is restored, and leads to the same socket; a foreign file at the path stays.
 func TestPath(t *testing.T) {
 	for _, network := range []string{"unix", "unixpacket", "unixgram"} {
 		t.Run(network, func(t *testing.T) {
@@ -328,7 +328,7 @@ func TestPath(t *testing.T) {
 	}
 }
 
-// TestSecondName: it is hidden, it goes with the socket, and one that a crank has left that was killed is taken over.
+// TestSecondName: it is hidden, it is removed with the socket, and that of a crank that was killed is taken over.
 func TestSecondName(t *testing.T) {
 	dir := shortDir(t)
 	path := dir + "/web.sock"
@@ -367,7 +367,7 @@ func TestSecondName(t *testing.T) {
 	if got := names(); got != "[]" {
 		t.Errorf("left in the directory: %s", got)
 	}
-	// One that crank alone serves needs none.
+	// crank's own sockets, which are not shared, have none.
 	l, err := Listen(parseAll(t, path)[0], logr.Discard())
 	if err != nil {
 		t.Fatal(err)
@@ -380,7 +380,7 @@ func TestSecondName(t *testing.T) {
 	}
 }
 
-// TestForeignSecondName: what is not a socket that crank has left there stays, and it is said that there is no second name.
+// TestForeignSecondName: a foreign file at the second name stays, and the log says that there is no second name.
 func TestForeignSecondName(t *testing.T) {
 	for name, put := range map[string]func(spare string) error{
 		"file": func(spare string) error { return os.WriteFile(spare, []byte("precious"), 0o600) },
@@ -422,7 +422,7 @@ func TestForeignSecondName(t *testing.T) {
 	}
 }
 
-// TestPathUnderLoad: clients that find no path try again, and then find it.
+// TestPathUnderLoad: clients that find no path succeed when they retry.
 func TestPathUnderLoad(t *testing.T) {
 	path := shortDir(t) + "/web.sock"
 	set := bindAll(t, path)
@@ -465,7 +465,8 @@ func TestPathUnderLoad(t *testing.T) {
 	t.Logf("removed and restored %d times", <-done)
 }
 
-// TestIPv6AddressStaysBehind: the kernel keeps the address of a peer that an IPv6 socket had, and hears no other. That is reported, and stays so.
+// TestIPv6AddressStaysBehind: the kernel keeps the address of an IPv6 socket's former peer, and accepts datagrams from that address only.
+// That is reported for as long as the socket lives.
 func TestIPv6AddressStaysBehind(t *testing.T) {
 	for _, disconnects := range []bool{false, true} {
 		set := bindAll(t, "udp6://[::1]:"+strings.TrimPrefix(free(t, "udp4://127.0.0.1:PORT"), "udp4://127.0.0.1:"))
@@ -486,12 +487,12 @@ func TestIPv6AddressStaysBehind(t *testing.T) {
 		} else if found := set.Tend(); len(found) != 1 || found[0].Err != nil {
 			t.Errorf("found %v", found)
 		}
-		s.remoteSeen = time.Time{}
+		s.remoteRead = time.Time{}
 		wantBroken(t, set, "one IPv6 address only")
 	}
 }
 
-// TestSilentFileSystem: a path that does not answer holds up nobody, and is reported in time.
+// TestSilentFileSystem: a path whose file system does not answer blocks nothing, and is reported after a while.
 func TestSilentFileSystem(t *testing.T) {
 	set := bindAll(t, shortDir(t)+"/a")
 	s := set.Sockets()[0]
@@ -520,7 +521,7 @@ func TestSilentFileSystem(t *testing.T) {
 	wantRestored(t, set)
 }
 
-// TestMadeAClient: what a listener shows of the connection that it was does not keep it broken.
+// TestMadeAClient: traces of its connection do not make a restored listener count as broken.
 func TestMadeAClient(t *testing.T) {
 	set := bindAll(t, free(t, "tcp4://127.0.0.1:PORT"))
 	s := set.Sockets()[0]
@@ -537,7 +538,7 @@ func TestMadeAClient(t *testing.T) {
 	}
 }
 
-// TestSmallerSomaxconn: a backlog that the kernel does not give any more is not restored for ever.
+// TestSmallerSomaxconn: a backlog that the kernel no longer grants is not restored forever.
 func TestSmallerSomaxconn(t *testing.T) {
 	set := bindAll(t, "tcp4://127.0.0.1:0?backlog=10")
 	s := set.Sockets()[0]
@@ -545,7 +546,7 @@ func TestSmallerSomaxconn(t *testing.T) {
 	wantRestored(t, set, "its backlog was 10 instead of 20")
 }
 
-// TestFamiliesComeBack: while it is not bound, anybody can make a socket one for IPv6 alone.
+// TestFamiliesComeBack: IPV6_V6ONLY can be set while a socket is not bound.
 func TestFamiliesComeBack(t *testing.T) {
 	set := bindAll(t, "tcp://[::]:0?v6only=0")
 	s := set.Sockets()[0]

@@ -55,7 +55,7 @@ func (s *Socket) openUnix(log logr.Logger) (err error) {
 		return err
 	}
 	if err := s.keepSpare(); err != nil {
-		log.Info("a path that somebody removes cannot come back: no second name of it is possible", "address", a.String(), "cause", err.Error())
+		log.Info("no second name for socket; cannot restore path", "address", a.String(), "cause", err.Error())
 	}
 	if uid < 0 && gid < 0 && s.file.Mode() == fs.ModeSocket|a.Options.Mode {
 		return nil // the umask has taken nothing
