@@ -11,22 +11,23 @@ import (
 	"unicode/utf8"
 )
 
-// Peer is the key of the attribute that says who has caused a line, where that may be a stranger: as much of an address or a user
-// id as strangers cannot choose freely. Of such lines one for each peer is written in an interval, and their texts are cut to
+// Peer is the key of the attribute that identifies who caused a line, if that may be a stranger: the part of an address or a user
+// id that strangers cannot choose freely. Such lines are limited to one per peer in an interval, and their texts are cut to
 // maxStrange.
 const Peer = "peer"
 
-// The limits of what a line that others cause can make of the log.
+// Limits on how much others can make crank log.
 const (
 	interval   = 10 * time.Second
-	burst      = 10   // lines with one message, of one generation and socket, in an interval; of a peer 1
-	maxKeys    = 1024 // messages that are told from one another in an interval; further ones are taken for one
-	maxPeers   = 64   // the same, of peers
-	maxText    = 1024 // bytes of a message or of one attribute
-	maxStrange = 128  // the same, where a peer has caused it
+	burst      = 10   // lines with the same message, generation and socket in an interval; 1 with a peer
+	maxKeys    = 1024 // messages told apart in an interval; all others count as one
+	maxPeers   = 64   // the same for peers
+	maxText    = 1024 // bytes of a message or an attribute
+	maxStrange = 128  // the same in lines with a peer
 )
 
-// limited passes on what is not too much. What it leaves out is counted, and said at the end of the interval with the last such line.
+// limited passes on lines within the limits. It counts those it suppresses, and writes the last one with the count at the end of the
+// interval.
 type limited struct {
 	slog.Handler
 	limiter *limiter
@@ -34,22 +35,23 @@ type limited struct {
 	strange bool   // from WithAttrs: there is a peer
 }
 
-// limiter is what all handlers of a log share.
+// limiter is shared by all handlers of a log.
 type limiter struct {
 	mu     sync.Mutex
 	counts map[string]*count
 	peers  int // among counts
 	sweep  time.Time
-	timer  *time.Timer // nil: nothing is left out
+	timer  *time.Timer // runs tell at due; nil: nothing is suppressed
+	due    time.Time
 	closed bool
 }
 
-// count is what was written with one key, and left out, since the start of an interval.
+// count is what was written and suppressed with one key since the start of an interval.
 type count struct {
 	ends    time.Time
 	lines   int
 	left    int
-	last    slog.Record // of those left out
+	last    slog.Record // of those suppressed
 	to      slog.Handler
 	strange bool
 }
@@ -75,7 +77,7 @@ func (l *limited) WithGroup(name string) slog.Handler {
 	return &next
 }
 
-// note keeps what tells lines with the same message from one another.
+// note records what distinguishes lines with the same message.
 func (l *limited) note(a slog.Attr) {
 	switch a.Key {
 	case "generation", "socket":
@@ -100,7 +102,7 @@ func (l *limited) Handle(ctx context.Context, r slog.Record) error {
 	return l.Handler.Handle(ctx, r)
 }
 
-// shorten cuts what is too long, and takes what does not print out of what strangers have chosen.
+// shorten cuts long texts, and replaces unprintable characters in texts that strangers chose.
 func shorten(r slog.Record, strange bool) slog.Record {
 	short := slog.NewRecord(r.Time, r.Level, cut(r.Message, maxText), r.PC)
 	r.Attrs(func(a slog.Attr) bool {
@@ -128,7 +130,7 @@ func printing(r rune) rune {
 	return '?'
 }
 
-// cut returns at most limit bytes of text, and how many it had.
+// cut limits text to limit bytes; a shortened one ends with its original length.
 func cut(text string, limit int) string {
 	if len(text) <= limit {
 		return text
@@ -140,7 +142,7 @@ func cut(text string, limit int) string {
 	return fmt.Sprintf("%s... (%d bytes)", text[:n], len(text))
 }
 
-// admit reports whether a line is to be written now. Else it is counted.
+// admit reports whether to write a line now. Otherwise it counts the line.
 func (l *limiter) admit(key string, r slog.Record, to slog.Handler, strange bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -154,10 +156,21 @@ func (l *limiter) admit(key string, r slog.Record, to slog.Handler, strange bool
 	}
 	c.left++
 	c.last, c.to = r, to
-	if l.timer == nil {
-		l.timer = time.AfterFunc(c.ends.Sub(r.Time), l.tell)
-	}
+	l.schedule(c.ends, r.Time)
 	return false
+}
+
+// schedule calls tell at a time, unless it is called earlier.
+func (l *limiter) schedule(at, now time.Time) {
+	switch {
+	case l.timer == nil:
+		l.timer = time.AfterFunc(at.Sub(now), l.tell)
+	case at.Before(l.due):
+		l.timer.Reset(at.Sub(now))
+	default:
+		return
+	}
+	l.due = at
 }
 
 func most(strange bool) int {
@@ -167,7 +180,7 @@ func most(strange bool) int {
 	return burst
 }
 
-// count returns the one of key, and a new one where its interval is over.
+// count returns the count of key, a new one if its interval is over.
 func (l *limiter) count(key string, r slog.Record, strange bool) *count {
 	if c := l.counts[key]; c != nil && (c.left > 0 || r.Time.Before(c.ends)) {
 		return c
@@ -190,7 +203,7 @@ func (l *limiter) count(key string, r slog.Record, strange bool) *count {
 	return l.counts[key]
 }
 
-// forget drops what is over.
+// forget drops counts whose interval is over.
 func (l *limiter) forget(now time.Time) {
 	for key, c := range l.counts {
 		if c.left == 0 && !now.Before(c.ends) {
@@ -203,7 +216,7 @@ func (l *limiter) forget(now time.Time) {
 	l.sweep = now.Add(interval)
 }
 
-// tell writes what was left out in intervals that are over. The next line with the same key has to wait for the end of another one.
+// tell writes what was suppressed in intervals that are over. The next line with the same key waits for the end of another interval.
 func (l *limiter) tell() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -212,23 +225,19 @@ func (l *limiter) tell() {
 		return
 	}
 	now := time.Now()
-	var next time.Time
 	for _, c := range l.counts {
 		switch {
 		case c.left == 0:
-		case !now.Before(c.ends):
+		case now.Before(c.ends):
+			l.schedule(c.ends, now)
+		default:
 			c.write()
 			c.ends, c.lines = now.Add(interval), most(c.strange)
-		case next.IsZero() || c.ends.Before(next):
-			next = c.ends
 		}
-	}
-	if !next.IsZero() {
-		l.timer = time.AfterFunc(next.Sub(now), l.tell)
 	}
 }
 
-// write writes the last line that was left out, and how many others were.
+// write writes the last suppressed line, and how many others there were.
 func (c *count) write() {
 	if c.left > 1 {
 		c.last.AddAttrs(slog.Int("suppressed", c.left-1))
@@ -237,7 +246,7 @@ func (c *count) write() {
 	c.left, c.last = 0, slog.Record{}
 }
 
-// close writes what was left out so far, and limits nothing any more.
+// close writes what was suppressed so far, and lifts all limits.
 func (l *limiter) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

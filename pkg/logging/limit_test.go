@@ -11,7 +11,7 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// limitedLog runs a test with a clock of its own; written returns the lines so far that hold a text.
+// limitedLog runs a test with a fake clock, so its sleeps take no time; written returns the lines so far that contain a text.
 func limitedLog(t *testing.T, test func(log logr.Logger, written func(string) []string, end func())) {
 	synctest.Test(t, func(t *testing.T) {
 		out := &sink{}
@@ -41,7 +41,7 @@ func wantLines(t *testing.T, got []string, want ...string) {
 	}
 }
 
-// TestOneLineForAPeer: what strangers cause is one line for each in ten seconds, and one that says how many there were.
+// TestOneLineForAPeer: each stranger causes one line in ten seconds, and one that says how many others there were.
 func TestOneLineForAPeer(t *testing.T) {
 	limitedLog(t, func(log logr.Logger, written func(string) []string, end func()) {
 		for i := range 9200 {
@@ -53,7 +53,7 @@ func TestOneLineForAPeer(t *testing.T) {
 		time.Sleep(interval)
 		wantLines(t, written("uid 1"), `n=0`, `n=9199 suppressed=9198`)
 		wantLines(t, written("uid 2"), `n=0`)
-		for i := range 100 { // a flood that goes on
+		for i := range 100 { // a continuing flood
 			log.Info("denied", Peer, "uid 1", "n", i)
 			time.Sleep(time.Second)
 		}
@@ -68,7 +68,24 @@ func TestOneLineForAPeer(t *testing.T) {
 	})
 }
 
-// TestManyPeers: there are bounds for those who have many addresses.
+// TestEachIntervalOnTime: a count is written at the end of its own interval, also where a later one started to count first.
+func TestEachIntervalOnTime(t *testing.T) {
+	limitedLog(t, func(log logr.Logger, written func(string) []string, end func()) {
+		log.Info("denied", Peer, "uid 1", "n", 0)
+		time.Sleep(interval / 2)
+		for i := range 2 {
+			log.Info("denied", Peer, "uid 2", "n", i)
+		}
+		log.Info("denied", Peer, "uid 1", "n", 1)
+		time.Sleep(interval / 2)
+		wantLines(t, written("uid 1"), "n=0", "n=1")
+		wantLines(t, written("uid 2"), "n=0")
+		time.Sleep(interval / 2)
+		wantLines(t, written("uid 2"), "n=0", "n=1")
+	})
+}
+
+// TestManyPeers: a stranger with many addresses is limited too.
 func TestManyPeers(t *testing.T) {
 	limitedLog(t, func(log logr.Logger, written func(string) []string, end func()) {
 		for range 3 {
@@ -85,7 +102,7 @@ func TestManyPeers(t *testing.T) {
 	})
 }
 
-// TestSameMessage: what an app or a client can cause is limited whoever logs it, and what else is logged is not.
+// TestSameMessage: lines that an app or a client can cause are limited, whichever code logs them; other lines are not.
 func TestSameMessage(t *testing.T) {
 	limitedLog(t, func(log logr.Logger, written func(string) []string, end func()) {
 		for i := range 1000 {
@@ -94,23 +111,23 @@ func TestSameMessage(t *testing.T) {
 			log.Info("generation ready", "generation", i)
 		}
 		if n := len(written("MAINPID")); n != burst {
-			t.Errorf("%d lines of the app, want %d", n, burst)
+			t.Errorf("%d lines caused by the app, want %d", n, burst)
 		}
 		if n := len(written("not saved")); n != burst {
 			t.Errorf("%d errors, want %d", n, burst)
 		}
 		if n := len(written("generation ready")); n != 1000 {
-			t.Errorf("%d moves of 1000", n)
+			t.Errorf("%d of 1000 generations logged as ready", n)
 		}
 		end()
 		if got := written("suppressed=989"); len(got) != 2 {
 			t.Errorf("at the end: %q", got)
 		}
-		log.Info("late") // is lost, and does no harm
+		log.Info("late") // is dropped, and does no harm
 	})
 }
 
-// TestManyMessages: there is a bound for them all.
+// TestManyMessages: the total is limited.
 func TestManyMessages(t *testing.T) {
 	limitedLog(t, func(log logr.Logger, written func(string) []string, end func()) {
 		for i := range 10 * maxKeys {
@@ -123,13 +140,13 @@ func TestManyMessages(t *testing.T) {
 	})
 }
 
-// TestTextsAreCut: what strangers have chosen is short and prints, and nothing is endless.
+// TestTextsAreCut: texts that strangers chose are short and printable, and no text is unlimited.
 func TestTextsAreCut(t *testing.T) {
 	limitedLog(t, func(log logr.Logger, written func(string) []string, end func()) {
 		long := strings.Repeat("é", 8000)
 		log.Info("denied", Peer, "uid 1", "path", "/\u202e\x1b"+long)
 		if got := written("denied"); len(got) != 1 || len(got[0]) > 400 || !strings.Contains(got[0], "/??é") || !strings.Contains(got[0], "... (16003 bytes)") {
-			t.Errorf("of a stranger: %q", got)
+			t.Errorf("from a stranger: %q", got)
 		}
 		log.Info(long, "cause", long)
 		log.Error(errors.New(long), "failed")
