@@ -1,5 +1,5 @@
-// Package listening finds out which sockets of this network namespace take the connections to an address of TCP, by
-// /proc/net/tcp and tcp6 (proc_pid_net(5)), and whom a UDP socket hears, by udp6.
+// Package listening finds the sockets of this network namespace that receive the connections to a TCP address, from
+// /proc/net/tcp and tcp6 (proc_pid_net(5)), and the peer to which a UDP socket is limited, from udp6.
 package listening
 
 import (
@@ -15,15 +15,15 @@ import (
 	"strings"
 )
 
-// Socket is a listening one.
+// Socket is a listening socket.
 type Socket struct {
 	Addr  netip.AddrPort // IPv4 as such in tcp, else IPv6
-	UID   int            // who made it, as a number of the reader's user namespace
+	UID   int            // its creator, as seen from the reader's user namespace
 	Inode uint64
 }
 
-// On returns the sockets to which the kernel gives a connection to addr, none where nobody listens. They are several where they
-// share the address by SO_REUSEPORT, or where one is bound to a device: then it is one of them.
+// On returns the sockets to which the kernel gives a connection to addr, none if nothing listens there. There are several if they
+// share the address through SO_REUSEPORT, or if one is bound to a device: the connection then goes to one of them.
 //
 // Linux lists the listening sockets before all others (tcp_get_idx in net/ipv4/tcp_ipv4.c), of which there may be a
 // hundred thousand, so it stops at the first other one. Only where that finds nothing it reads all: gVisor has no order.
@@ -61,8 +61,8 @@ func read(port uint16, whole bool) (all []Socket, err error) {
 }
 
 // choose prefers as the kernel does (inet_lookup_listener, inet6_lookup_listener): the exact address, then any
-// address of IPv4 for an IPv4 one, then any address of IPv6. The table does not tell which of the last are for IPv6 only: for an
-// IPv4 address they are taken for those that are not.
+// address of IPv4 for an IPv4 one, then any address of IPv6. The table does not show which of the last are IPv6-only: for an
+// IPv4 address they are assumed not to be.
 func choose(all []Socket, addr netip.AddrPort) []Socket {
 	ip := addr.Addr().Unmap().WithZone("")
 	wildcards := []netip.Addr{netip.IPv6Unspecified()}
@@ -88,10 +88,10 @@ const (
 	bufferSize  = 64 << 10
 )
 
-// maxSockets is how many may share an address by SO_REUSEPORT, each with an inode to look for among the descriptors of processes.
+// maxSockets limits how many may share a port through SO_REUSEPORT: each has an inode to look for among the descriptors of processes.
 const maxSockets = 1024
 
-// parse reads the listening sockets on a port: all, or those before the first other one.
+// parse reads the listening sockets on a port: all of them, or those before the first row in another state.
 func parse(r io.Reader, port uint16, whole bool) ([]Socket, error) {
 	var all []Socket
 	lines := bufio.NewScanner(r)
