@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	dto "github.com/prometheus/client_model/go"
 
 	"github.com/crankctl/crank/pkg/supervisor"
 )
@@ -35,16 +34,15 @@ type Options struct {
 type Listener struct {
 	Name  string
 	Queue func() (length, limit uint32, err error) // an error: it has no queue to look into
-	// Damage returns how often crank has undone something that was done to it, and whether something is wrong that could not be.
+	// Damage returns how often crank undid a change to it, and whether it has damage that crank cannot undo.
 	Damage func() (restored int64, broken bool)
 }
 
 // Metrics is a registry with everything in the table. It is a supervisor.Observer. Its methods can be
-// called by any goroutine, and never block.
+// called by any goroutine, and do not block; scrapes wait for each other.
 type Metrics struct {
 	options    Options
 	registry   *prometheus.Registry
-	gathering  sync.Mutex
 	collecting sync.Mutex
 	descs      map[string]*prometheus.Desc // of what is read
 	counters   map[string]*prometheus.CounterVec
@@ -106,14 +104,14 @@ func (m *Metrics) make(row metric) {
 
 // Handler returns the page for Prometheus. A collector that fails costs its own series alone.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(prometheus.GathererFunc(m.gather), promhttp.HandlerOpts{
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
 		DisableCompression: true, // a compressor takes more memory than all of the rest
 	})
 }
 
-// oneAtATime is a collector that waits for others: each one that reads files has a thread to itself meanwhile, and where no more can
-// be made the Go runtime ends crank.
+// oneAtATime is a collector that waits for the others: each one that reads files occupies a thread, and if no more can be created
+// the Go runtime ends crank.
 type oneAtATime struct {
 	prometheus.Collector
 	turn *sync.Mutex
@@ -124,13 +122,6 @@ func (c *oneAtATime) Collect(to chan<- prometheus.Metric) {
 	c.turn.Lock()
 	defer c.turn.Unlock()
 	c.Collector.Collect(to)
-}
-
-// gather is done by one scrape at a time, for the same reason.
-func (m *Metrics) gather() ([]*dto.MetricFamily, error) {
-	m.gathering.Lock()
-	defer m.gathering.Unlock()
-	return m.registry.Gather()
 }
 
 // Describe implements prometheus.Collector.

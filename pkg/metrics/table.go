@@ -74,15 +74,15 @@ var table = []metric{
 		labels: []label{{name: "listener"}}, read: readQueue(func(length, _ uint32) uint32 { return length })},
 	{name: "listener_queue_limit_connections", kind: gauge, help: "Connections that may wait to be accepted; more are not answered. TCP only.",
 		labels: []label{{name: "listener"}}, read: readQueue(func(_, limit uint32) uint32 { return limit })},
-	{name: "listener_restored_total", kind: counter, help: "What somebody had done to a shared socket and crank has undone: it did not listen, its backlog was smaller, it had a peer, " +
-		"its path was gone, or a candidate that failed had changed an option.",
+	{name: "listener_restored_total", kind: counter, help: "Changes to a shared socket that crank undid: it did not listen, its backlog was smaller, it had a peer, " +
+		"its path was gone, or a failed candidate had changed an option.",
 		labels: []label{{name: "listener"}}, read: func(o *Options, _ *supervisor.Status, set setter) {
 			for _, l := range o.Listeners {
 				restored, _ := l.Damage()
 				set(float64(restored), l.Name)
 			}
 		}},
-	{name: "listener_broken", kind: gauge, help: "1 if something was done to a shared socket that crank cannot undo: it is not ready then, and its log says what to do.",
+	{name: "listener_broken", kind: gauge, help: "1 if a shared socket has damage that crank cannot undo: crank is then not ready, and its log says what to do.",
 		labels: []label{{name: "listener"}}, read: func(o *Options, _ *supervisor.Status, set setter) {
 			for _, l := range o.Listeners {
 				_, broken := l.Damage()
