@@ -259,7 +259,7 @@ func (c *conn) goAway() {
 			last = now // that one's answer may be on its way
 			continue
 		}
-		time.Sleep(linger)
+		time.Sleep(linger) // no event reports that the client will not begin another stream
 		if c.finish(last) {
 			return
 		}

@@ -195,9 +195,9 @@ func TestServeDrainsHTTP2(t *testing.T) {
 				c.until("the second PING", func() bool { return len(c.pings) == 2 })
 				request := frameBytes(kindHeaders, flagEndStream|flagEndHeaders, c.stream(), headers("GET", "/"))
 				c.write(slices.Concat(frameBytes(kindPing, flagAck, 0, pingData[:]), request[:20]))
-				time.Sleep(linger + linger/2) // the server would have ended it by now
+				c.until("the third PING, instead of the end", func() bool { return len(c.pings) == 3 })
 				c.acks = true
-				c.write(request[20:])
+				c.write(slices.Concat(request[20:], frameBytes(kindPing, flagAck, 0, pingData[:])))
 				c.answer(3, "hello")
 				c.goAway(2, 3)
 			},
@@ -400,7 +400,7 @@ func FuzzFrames(f *testing.F) {
 type slowConn struct{ net.Conn }
 
 func (c slowConn) Read(p []byte) (int, error) {
-	time.Sleep(5 * time.Millisecond)
+	time.Sleep(5 * time.Millisecond) // sets the pace
 	return c.Conn.Read(p[:min(len(p), 16<<10)])
 }
 

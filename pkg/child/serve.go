@@ -203,15 +203,15 @@ func (l *listener) Accept() (net.Conn, error) {
 		case err == nil:
 			return l.accepted(conn), nil
 		case errors.Is(err, errNotListening):
-			time.Sleep(acceptPause)
+			time.Sleep(acceptPause) // no event reports that the socket listens again
 		default:
 			return nil, err
 		}
 	}
 }
 
-// errNotListening is accept(2)'s where another generation, which has the socket as well, has ended it with shutdown(2). crank has it listen
-// again.
+// errNotListening is the error of accept(2) after another generation, which shares the socket, called shutdown(2) on it. crank
+// restores the socket.
 const errNotListening = syscall.EINVAL
 
 // hook makes srv tell c of its connections and requests.

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestServeOutlivesShutdown: a candidate that fails may end the shared socket with shutdown(2); crank has it listen again, and
-// the generation that serves accepts as before.
+// TestServeOutlivesShutdown: a failing candidate may call shutdown(2) on the shared socket; crank restores it, and the current
+// generation accepts as before.
 func TestServeOutlivesShutdown(t *testing.T) {
 	for name, serve := range map[string]func(ctx context.Context, ln net.Listener) error{
 		"HTTP": func(ctx context.Context, ln net.Listener) error {
@@ -22,7 +22,7 @@ func TestServeOutlivesShutdown(t *testing.T) {
 		},
 		"TCP": func(ctx context.Context, ln net.Listener) error {
 			return Server{Quiet: true}.ServeTCP(ctx, func(_ context.Context, conn net.Conn) {
-				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil { // an answer before it would not be taken
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil { // net/http rejects an answer that precedes its request
 					_, _ = io.WriteString(conn, "HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 				}
 			}, ln)
@@ -55,13 +55,13 @@ func TestServeOutlivesShutdown(t *testing.T) {
 			name := &syscall.SockaddrInet4{Port: ln.Addr().(*net.TCPAddr).Port, Addr: [4]byte{127, 0, 0, 1}}
 			for _, act := range []func(fd int) error{
 				func(fd int) error { return syscall.Shutdown(fd, syscall.SHUT_RD) },
-				func(fd int) error { return syscall.Bind(fd, name) }, // its port was given up, since the kernel had chosen it
+				func(fd int) error { return syscall.Bind(fd, name) }, // shutdown gave up its port, since the kernel had chosen it
 				func(fd int) error { return syscall.Listen(fd, 10) },
 			} {
 				select {
 				case err := <-ended:
-					t.Fatalf("it has ended: %v", err)
-				case <-time.After(2 * acceptPause): // time enough to accept in vain
+					t.Fatalf("the server ended: %v", err)
+				case <-time.After(2 * acceptPause): // long enough for accept to fail and be retried
 				}
 				if err := raw.Control(func(fd uintptr) { err = act(int(fd)) }); err != nil {
 					t.Fatal(err)
@@ -75,7 +75,7 @@ func TestServeOutlivesShutdown(t *testing.T) {
 			}
 			stop()
 			if err := <-ended; err != nil {
-				t.Errorf("its end: %v", err)
+				t.Errorf("the server returned %v", err)
 			}
 		})
 	}

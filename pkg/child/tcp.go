@@ -48,5 +48,6 @@ func (s Server) ServeTCP(ctx context.Context, handle func(leaving context.Contex
 	})
 }
 
-// acceptPause is the wait where there is no descriptor for another connection, or the socket does not listen.
+// acceptPause is how long to wait before accept is retried if no descriptor is free for another connection, or the socket does
+// not listen: no event reports the end of either.
 const acceptPause = 50 * time.Millisecond
