@@ -9,9 +9,9 @@
 // With a check (-check) a candidate is starting before there is a process of the app: the first one of the generation
 // is the check's, and the app is launched, as the same generation, when that has exited with 0.
 //
-// Between its fork and its exec a process is crank's own code, and can hang: in a lease on the program, or a file system that does not
-// answer. The loop does not wait for it. The candidate is starting, and those who watch or have asked for it are told so when the exec has
-// succeeded; where it has failed, they are told that alone.
+// Between its fork and its exec a process runs crank's own code, and can hang: on a lease on the program, or on a file system that does
+// not answer. The loop does not wait for it. The candidate is starting, and watchers and the caller are told so when the exec has
+// succeeded; if it fails, they are told only that.
 //
 // A candidate proves that it is ready: it says READY=1, or, where crank was told so (Readiness), its exec succeeded, it
 // was alive for long enough, or a probe of it succeeds. READY=1 in the story and the diagram stands for all of these.
@@ -45,9 +45,10 @@
 // # The table
 //
 // What each event does in each situation. In "first" a generation is starting and none serves; in "next" one
-// is starting and one serves; "executing" is "next" while the exec is not over, "checking" while the check runs; in "leaving" one serves and an older one drains; in "delay" crank was told to
-// stop, and the current one serves on until -drain-delay is over; in "shutdown" it was asked to stop. Messages,
-// limits and ends are those of the generation that gives the situation its name.
+// is starting and one serves; "executing" is "next" until the exec is over, "checking" while the check runs; in
+// "leaving" one serves and an older one drains; in "delay" crank was told to stop, and the current one serves on until
+// -drain-delay is over; in "shutdown" it was asked to stop. Messages, limits and ends are those of the generation that
+// gives the situation its name.
 //
 //	event         | idle    | first   | next    | executing | checking | settling | ready     | leaving | delay     | shutdown
 //	swap          | start   | busy    | busy    | busy      | busy     | busy     | start     | start   | refused   | refused
@@ -113,7 +114,7 @@
 //   - In "executing" a main process that exits has executed its program, and one that is killed has not. "executed", "not executed": its
 //     exec succeeds or fails.
 //   - "leaves some": the main process ends and others stay; "others go": they end as well.
-//   - "fork fails" is a request with -force for which no process can be made, "exec fails" one whose program cannot be executed.
+//   - "fork fails" is a request with -force for which no process can be created, "exec fails" one whose program cannot be executed.
 //   - "pause": crank did not run for more than 3 seconds.
 //   - The situation of "backoff over" in "idle" is the time between two automatic restarts.
 //
@@ -131,8 +132,8 @@
 //     while another served that died meanwhile: "died". One that was asked for otherwise: crank waits.
 //   - launch: the check has passed, and the app is started. Its start limit begins now. What cannot be executed, the
 //     check or the app, has failed.
-//   - go on: the start, and the answer to a request, are told. What was held is delivered where none serves, and the candidate
-//     has to prove itself from now on. The start limit goes on; one that has to be alive has no other than for its exec.
+//   - go on: the start is announced and the request is answered. If none serves, held signals are delivered. From now on the
+//     candidate has to prove itself. The start limit continues; a candidate that only has to stay alive has one for its exec only.
 //   - again: there is another probe after an interval. kill it: the probe, which then is a bad one.
 //   - current: the candidate is current, the old one gets the stop signal (or: the signal goes to the current one).
 //     settle: both serve. promote: it is current although it has not settled. wait: not ready, until the candidate
@@ -158,7 +159,8 @@
 //     gets the stop signal. From then on there is one deadline, the largest -stop; leaving ones keep theirs if it is
 //     earlier, and are not told again. stop 1s: a starting candidate has no more than that. leave: Run returns.
 //   - pass on: the signal goes to the generation (in "shutdown" to the one that served last). hold: it is kept for
-//     the next one, as it is where there is none but a check, or one that is not executed. kill: KILL to all of its processes. failed: the outcome says that it cannot be executed.
+//     the next one, also if there is only a check, or a candidate that is not executed yet. kill: KILL to all of its processes. failed: the
+//     outcome says that it cannot be executed.
 //   - shift: all deadlines move by the pause. -: nothing happens; for a limit: it is not armed.
 //
 // # The end

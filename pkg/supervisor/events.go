@@ -11,8 +11,8 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// onChildren finds out whether the candidate's exec is over, and takes the status of every process that has ended. One that has ended
-// may have executed its program before.
+// onChildren finds out whether the candidate's exec is over, and takes the status of every process that has ended. A process that has
+// ended may have executed its program before.
 func (s *Supervisor) onChildren() {
 	exits, _ := s.launcher.Reap()
 	s.lookAtExec(s.candidate)
@@ -25,11 +25,11 @@ func (s *Supervisor) onChildren() {
 		}
 		if g := s.find(func(g *generation) bool { return g.live() && g.pid == e.PID }); g != nil {
 			s.onExit(g, e)
-			s.tend() // some damage what all share as the last thing that they do
+			s.tendSoon() // as their last act, some apps damage what all generations share
 		}
 	}
 	if !s.lookAt.IsZero() {
-		s.lookWithin(lookSoon) // what was left behind may be gone, or known, by now
+		s.lookWithin(lookSoon) // leftover processes may be gone, or known, by now
 	}
 }
 
@@ -211,9 +211,6 @@ func (s *Supervisor) expire(now time.Time) {
 	}
 	if due(s.lookAt) {
 		s.look()
-	}
-	if due(s.tendAt) {
-		s.tend()
 	}
 }
 

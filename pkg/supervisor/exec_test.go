@@ -12,13 +12,13 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// hangs has the execs hang from the start on.
+// hangs makes execs hang from the start.
 func hangs(o *Options) { o.Launcher.(*kernel).setHang(true) }
 
-// TestExecHangs: an exec can hang for as long as somebody has a lease on the program, or a file system does not answer.
+// TestExecHangs: an exec can hang while another process has a lease on the program, or a file system does not answer.
 func TestExecHangs(t *testing.T) {
 	stories(t, map[string]func(*testing.T){
-		"the start is told when it is over": func(t *testing.T) {
+		"the start is announced after the exec": func(t *testing.T) {
 			w := start(t, defaults, v1, hangs)
 			w.wantStates("1 executing")
 			w.wantMoves("")
@@ -27,15 +27,15 @@ func TestExecHangs(t *testing.T) {
 			w.settle()
 			w.wantStates("1 starting")
 			w.wantMoves("started")
-			w.wantLeft(1, 20*time.Second) // the limit is the whole start's
+			w.wantLeft(1, 20*time.Second) // the limit covers the whole start
 		},
-		"the request is answered when it is over": func(t *testing.T) {
+		"the request is answered after the exec": func(t *testing.T) {
 			w := start(t, defaults, v1, nil)
 			w.serve(1)
 			w.kernel.setHang(true)
 			w.swap(Request{})
 			if len(w.asking) != 1 {
-				t.Fatal("it was answered before")
+				t.Fatal("answered before the exec")
 			}
 			w.kernel.execOver(2, nil)
 			w.settle()
@@ -47,7 +47,7 @@ func TestExecHangs(t *testing.T) {
 				t.Errorf("outcome %+v", o)
 			}
 		},
-		"it fails": func(t *testing.T) {
+		"the exec fails": func(t *testing.T) {
 			w := start(t, defaults, v1, nil)
 			w.serve(1)
 			w.kernel.setHang(true)
@@ -80,16 +80,16 @@ func TestExecHangs(t *testing.T) {
 			w.wantLeft(2, 5*time.Second)
 			w.wantMoves("started ready stopping failed")
 		},
-		"aborted, and then it fails": func(t *testing.T) {
+		"aborted, then the exec fails": func(t *testing.T) {
 			w := start(t, defaults, v1, hangs)
 			w.abort()
 			w.kernel.execOver(1, syscall.EACCES)
 			w.settle()
 			w.wantStates("")
 			w.signal(syscall.SIGTERM)
-			w.wantExit(127) // as the fake has it
+			w.wantExit(127) // the fake's exit code
 		},
-		"it does not end even by KILL": func(t *testing.T) {
+		"survives KILL": func(t *testing.T) {
 			w := start(t, defaults, v1, hangs)
 			w.kernel.setUndying(true)
 			w.signal(syscall.SIGTERM)
@@ -103,7 +103,7 @@ func TestExecHangs(t *testing.T) {
 			w.killed(1, syscall.SIGTERM)
 			w.wantExit(143)
 		},
-		"not in time at the first start": func(t *testing.T) {
+		"timeout at the first start": func(t *testing.T) {
 			w := start(t, defaults, v1, hangs)
 			w.pass(30 * time.Second)
 			w.killed(1, syscall.SIGTERM)
@@ -133,7 +133,7 @@ func TestExecHangs(t *testing.T) {
 			w.settle()
 			w.wantStates("1 ready, 3 executing")
 		},
-		"ready without a message only when it is over": func(t *testing.T) {
+		"ready without a message only after the exec": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Ready.None = true }), v1, hangs)
 			w.pass(10 * time.Second)
 			w.wantStates("1 executing")
@@ -141,19 +141,19 @@ func TestExecHangs(t *testing.T) {
 			w.settle()
 			w.wantStates("1 ready")
 		},
-		"killed before it is over, never ready": func(t *testing.T) {
+		"killed before the exec, never ready": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Ready.None = true }), v1, hangs)
 			w.killed(1, syscall.SIGKILL)
 			w.wantMoves("exited shutdown failed")
 			w.wantExit(137)
 		},
-		"fast, and then its end": func(t *testing.T) {
+		"executed and ended before crank looks": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Ready.None = true }), v1, hangs)
-			w.exits(1, 3, 0) // it has executed its program before
+			w.exits(1, 3, 0) // it executed its program before
 			w.wantMoves("started ready exited shutdown")
 			w.wantExit(3)
 		},
-		"alive begins when it is over": func(t *testing.T) {
+		"the time to stay alive starts after the exec": func(t *testing.T) {
 			w := start(t, alive, v1, hangs)
 			w.wantLeft(1, 30*time.Second)
 			w.pass(20 * time.Second)
@@ -164,7 +164,7 @@ func TestExecHangs(t *testing.T) {
 			w.pass(1)
 			w.wantStates("1 ready")
 		},
-		"probes begin when it is over": func(t *testing.T) {
+		"probes start after the exec": func(t *testing.T) {
 			w := start(t, probedNet, v1, hangs)
 			w.pass(10 * time.Second)
 			w.wantProbes(1, 0)
@@ -172,16 +172,16 @@ func TestExecHangs(t *testing.T) {
 			w.settle()
 			w.wantProbes(1, 1)
 		},
-		"READY is faster than the news": func(t *testing.T) {
+		"READY arrives before the news of the exec": func(t *testing.T) {
 			w := start(t, defaults, v1, hangs)
-			w.says(1, notify.Message{Ready: true}) // a stranger's
+			w.says(1, notify.Message{Ready: true}) // from another process
 			w.wantStates("1 executing")
 			w.kernel.executeUnheard(1)
 			w.says(1, notify.Message{Ready: true})
 			w.wantStates("1 ready")
 			w.wantMoves("started ready")
 		},
-		"TERM is faster than the news": func(t *testing.T) {
+		"TERM arrives before the news of the exec": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Ready.None = true }), v1, hangs)
 			w.kernel.executeUnheard(1)
 			w.signal(syscall.SIGQUIT)
@@ -190,7 +190,7 @@ func TestExecHangs(t *testing.T) {
 			w.exits(1, 5, 0)
 			w.wantExit(5)
 		},
-		"the check's": func(t *testing.T) {
+		"exec of the check": func(t *testing.T) {
 			w := start(t, checked, v1, hangs)
 			w.wantMoves("")
 			w.kernel.execOver(1, nil)
@@ -202,21 +202,21 @@ func TestExecHangs(t *testing.T) {
 			w.settle()
 			w.wantMoves("checking started")
 		},
-		"the check's is not over in time": func(t *testing.T) {
+		"timeout of the exec of the check": func(t *testing.T) {
 			w := start(t, checked, v1, hangs)
 			w.pass(30 * time.Second)
 			w.wantStates("1 stopping")
 			w.killed(1, syscall.SIGTERM)
 			w.wantExit(124)
 		},
-		"a probe's": func(t *testing.T) {
+		"exec of a probe": func(t *testing.T) {
 			w := start(t, probedExec, v1, nil)
 			w.pass(time.Second)
 			w.wantSignals(1, "probe group KILL")
 			w.pass(time.Second)
 			w.serve(1)
 		},
-		"the saved command's": func(t *testing.T) {
+		"exec of the saved command": func(t *testing.T) {
 			w := start(t, defaults, v2, func(o *Options) { o.Fallback = &v1; hangs(o) })
 			w.kernel.setHang(false)
 			w.pass(30 * time.Second)

@@ -48,7 +48,7 @@ type generation struct {
 	text     string    // STATUS=
 
 	executing  bool      // while starting: its process, or its check's, has not executed its program yet
-	announced  bool      // those who watch were told of it
+	announced  bool      // watchers were told of it
 	checking   bool      // its process is the check's
 	proveAt    time.Time // while starting: when it is probed again, or was alive for long enough; zero: never
 	probe      *probing  // the one under way
@@ -84,15 +84,15 @@ type swap struct {
 	from    int
 	began   time.Time
 	done    chan Outcome // 1-buffered
-	// accepted answers the request; nil: it was answered, or nobody has asked.
+	// accepted answers the request; nil: it was answered, or there was none.
 	accepted func(n, pid int)
 }
 
 // live reports whether its main process runs.
 func (g *generation) live() bool { return g != nil && g.child != nil && g.exit == nil }
 
-// become is the only way to change a generation's state: it checks the move, keeps time and
-// history, and logs once. A start is told later, by executed. The snapshot is published by the caller's loop turn before anybody is answered.
+// become is the only way to change a generation's state: it checks the move, keeps time and history, and logs once. A start is
+// announced later, by executed. The snapshot is published by the caller's loop turn before anybody is answered.
 func (s *Supervisor) become(g *generation, to State, cause string) {
 	from := g.state
 	if !slices.Contains(legal[from], to) {
@@ -111,15 +111,15 @@ func (s *Supervisor) become(g *generation, to State, cause string) {
 	}
 	s.stopProbing(g)
 	if g.executing {
-		return // announce tells of it when its program runs
+		return // executed announces it when its program runs
 	}
 	if !g.announced && to == Exited {
-		from, took = 0, 0 // as far as anybody knows
+		from, took = 0, 0 // watchers know of no earlier state
 	}
 	s.announce(g, from, cause, took)
 }
 
-// announce tells those who watch of the state that g is in now, which came from another one that had lasted so long.
+// announce tells watchers the state that g is in now, the state before it, and how long that lasted.
 func (s *Supervisor) announce(g *generation, from State, cause string, took time.Duration) {
 	g.announced = true
 	to := g.state

@@ -53,7 +53,7 @@ func (s *Supervisor) onNotice(c noticeCall) {
 		return
 	}
 	if g.executing {
-		s.counts.IgnoredNotices++ // it is not from the app
+		s.counts.IgnoredNotices++ // it cannot be from the app
 		return
 	}
 	ignored, candidate := false, g.candidate()

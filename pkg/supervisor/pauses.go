@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// pauses notices the time in which this process did not run, since it was stopped, frozen, or got no processor. CLOCK_MONOTONIC
-// goes on meanwhile. Two look at the clock: the loop at each turn, and a goroutine of its own each second. While the loop alone is held
-// up the other one goes on, and then that is no pause.
+// pauses detects the time in which this process did not run because it was stopped, frozen, or got no CPU. CLOCK_MONOTONIC continues
+// meanwhile. The loop looks at the clock at each turn, and another goroutine does each second. While only the loop is blocked, the
+// other goroutine continues, so that this does not count as a pause.
 type pauses struct {
-	now func() time.Time // time.Now, but in tests
+	now func() time.Time // time.Now, except in tests
 
 	mu   sync.Mutex
-	last time.Time // of all looks
+	last time.Time // last look of either
 	seen gaps
-	beat time.Time     // of the loop
-	lost time.Duration // in all gaps until then
+	beat time.Time     // last look of the loop
+	lost time.Duration // in all gaps until beat
 }
 
 // gaps are pauses of more than gapLimit.
@@ -32,7 +32,7 @@ func (p *pauses) start() {
 	p.beat = p.last
 }
 
-// observe looks at the clock. mu is held, also while that is read: looks are in the order of their times.
+// observe looks at the clock. mu is held while it is read, so that the looks are in the order of their times.
 func (p *pauses) observe() (now time.Time) {
 	now = p.now()
 	if gap := now.Sub(p.last); gap > gapLimit {
@@ -43,7 +43,7 @@ func (p *pauses) observe() (now time.Time) {
 	return now
 }
 
-// tick is the look of the loop. It returns all gaps until now.
+// tick is the look of the loop. It returns all gaps so far.
 func (p *pauses) tick() gaps {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -52,7 +52,7 @@ func (p *pauses) tick() gaps {
 	return p.seen
 }
 
-// stalled returns how long there was no tick, without gaps.
+// stalled returns the time since the last tick, without gaps.
 func (p *pauses) stalled() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,7 +60,7 @@ func (p *pauses) stalled() time.Duration {
 	return now.Sub(p.beat) - (p.seen.lost - p.lost)
 }
 
-// watch looks every tick until stop is called, which waits for the end.
+// watch looks every tick until stop is called, which waits for its goroutine to end.
 func (p *pauses) watch() (stop func()) {
 	quit, ended := make(chan struct{}), make(chan struct{})
 	go func() {

@@ -79,7 +79,7 @@ func (s *Supervisor) neverRan(g *generation, reason, cause string, err error) {
 	s.failed(g, reason, cause)
 }
 
-// forked begins the time that the candidate, or its check, has. Its process is there, and may hang in its exec: executed goes on.
+// forked starts the time that the candidate, or its check, has. Its process exists, and may hang in its exec; executed continues.
 func (s *Supervisor) forked(g *generation, child Child) {
 	g.child, g.pid, g.executing = child, child.PID(), true
 	s.candidate = g
@@ -89,21 +89,23 @@ func (s *Supervisor) forked(g *generation, child Child) {
 		s.become(g, Starting, describe(g.trigger, g.asker))
 	}
 	g.started = g.since
-	s.tendAt = g.since.Add(tendInterval)
+	if s.tendAt.IsZero() {
+		s.tendAt = g.since.Add(tendInterval)
+	}
 	g.deadline = time.Time{}
 	if limit := s.startLimit(g); limit > 0 {
 		g.deadline = time.Now().Add(limit)
 	}
 }
 
-// lookAtExec goes on with g where its exec is over. Where it has failed, the end of the process tells.
+// lookAtExec continues with g if its exec has succeeded. A failed exec is reported by the end of the process.
 func (s *Supervisor) lookAtExec(g *generation) {
 	if g != nil && g.executing && g.child.Executed() {
 		s.executed(g)
 	}
 }
 
-// executed is a candidate whose program, or check, runs.
+// executed is called when the program of a candidate, or its check, runs.
 func (s *Supervisor) executed(g *generation) {
 	g.executing = false
 	if g.announced { // its check is over
@@ -134,7 +136,7 @@ func (s *Supervisor) notExecuted(g *generation, err error) {
 	s.neverRan(g, reason, cause, err)
 }
 
-// startLimit is how long the candidate, or its check, may take; 0: for ever. One that has to be alive has no limit, but for its exec.
+// startLimit is how long the candidate, or its check, may take; 0: forever. One that only has to stay alive has a limit for its exec only.
 func (s *Supervisor) startLimit(g *generation) time.Duration {
 	if !g.checking && !g.executing && s.aliveMeansReady() {
 		return 0
@@ -152,7 +154,7 @@ func (s *Supervisor) checkPassed(g *generation) {
 	s.launch(g)
 }
 
-// awaitReady begins to find out whether the candidate, which has just been executed, is ready.
+// awaitReady starts to find out whether the candidate, which was just executed, is ready.
 func (s *Supervisor) awaitReady(g *generation) {
 	switch r := s.cfg.Ready; {
 	case r.None:
@@ -307,7 +309,7 @@ func (s *Supervisor) notInTime(g *generation) string {
 	limit := orDefault(g.cmd.Start, s.cfg.Start) + g.extended.added
 	switch {
 	case g.executing:
-		return fmt.Sprintf("not executed in time (%v): its exec hangs, as on a lease (fcntl(2)) or a file system that does not answer", limit)
+		return fmt.Sprintf("not executed in time (%v): the exec hangs, for example on a lease (fcntl(2)) or an unresponsive file system", limit)
 	case g.checking:
 		return fmt.Sprintf("check not over in time (%v)", limit)
 	case g.probeSaid != "":
@@ -348,7 +350,7 @@ func (g *generation) diedStarting(e proc.Exit) (reason, cause string) {
 	switch {
 	case g.checking:
 		return reasonCheck, "check " + e.String()
-	case g.executing: // nothing else than a signal ends it
+	case g.executing: // only a signal can end it
 		return reasonSignal, e.String() + " before its program was executed"
 	case g.state == Settling:
 		return reasonSettle, e.String() + " while settling"

@@ -23,7 +23,7 @@ func (k *kernel) timesTended() int {
 	return n
 }
 
-// TestBroken: while what all share is broken crank is not ready, and says why; a swap goes on all the same.
+// TestBroken: while what all generations share is broken, crank is not ready, and says why; a swap still works.
 func TestBroken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, Config{Start: time.Minute, Stop: time.Minute, Settle: time.Second}, v1, nil)
@@ -36,7 +36,7 @@ func TestBroken(t *testing.T) {
 		w.run(v2)
 		w.serve(2)
 		if w.s.Status().Ready {
-			t.Error("a swap has mended it")
+			t.Error("a swap repaired it")
 		}
 		w.kernel.setBroken("")
 		w.pass(tick)
@@ -53,8 +53,8 @@ func TestBroken(t *testing.T) {
 	})
 }
 
-// TestTended: at every tick, more often while there is a candidate, at once when one has failed or a generation has ended, and
-// not once all are asked to stop.
+// TestTended: Tend is called at every tick, more often while there is a candidate, immediately when one has failed or a generation has
+// ended, and no longer once all are asked to stop.
 func TestTended(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, Config{Start: time.Minute, Stop: time.Minute, Settle: time.Second, DrainDelay: 10 * time.Second}, v1, nil)
@@ -72,14 +72,14 @@ func TestTended(t *testing.T) {
 		}
 		w.says(2, notify.Message{Failed: "x"})
 		if n := w.kernel.timesTended(); n == 0 {
-			t.Error("not when the candidate has failed")
+			t.Error("not called when the candidate failed")
 		}
 		if !w.kernel.child(2).failed || w.kernel.child(1).failed {
-			t.Error("the wrong one has failed")
+			t.Error("the wrong generation failed")
 		}
 		w.exits(2, 0, 0)
 		if n := w.kernel.timesTended(); n == 0 {
-			t.Error("not when it has ended")
+			t.Error("not called when it ended")
 		}
 		w.signal(syscall.SIGTERM)
 		w.kernel.timesTended()

@@ -55,7 +55,7 @@ func (s *Supervisor) ignoreHUP() {
 }
 
 // forward passes a signal on to the generation that serves, else to the one that starts, else keeps
-// it for the next one. A check is no app, and would die of it, as would a process that has not executed the app yet.
+// it for the next one. A check is not an app and would die of it, and so would a process that has not executed the app yet.
 func (s *Supervisor) forward(signal syscall.Signal) {
 	target := s.current
 	if target == nil && s.candidate != nil && !s.candidate.checking && !s.candidate.executing {

@@ -170,6 +170,6 @@ func (s *Supervisor) Events(seq int64) ([]Event, <-chan struct{}) { return s.his
 // Done is closed when Run has returned.
 func (s *Supervisor) Done() <-chan struct{} { return s.done }
 
-// Stalled returns for how long the loop has not shown that it runs, which it does every second. The time in which the whole process did not
-// run does not count. It never blocks.
+// Stalled returns how long ago the loop last showed that it runs, which it does every second. Time in which the whole process did not run
+// does not count. It never blocks.
 func (s *Supervisor) Stalled() time.Duration { return s.pauses.stalled() }

@@ -1268,7 +1268,7 @@ func TestPause(t *testing.T) {
 				w.wantLeft(1, 30*time.Second)
 			}
 		},
-		"the loop alone is held up": func(t *testing.T) {
+		"only the loop is blocked": func(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Stop = 12 * time.Second }), v1, nil)
 			w.serve(1)
 			w.run(v2)
@@ -1283,7 +1283,7 @@ func TestPause(t *testing.T) {
 				t.Errorf("%d gaps", n)
 			}
 		},
-		"crank is stopped while the loop is held up": func(t *testing.T) {
+		"crank is stopped while the loop is blocked": func(t *testing.T) {
 			w := start(t, defaults, v1, nil)
 			w.serve(1)
 			w.kernel.setTakes(20*time.Second, true)
@@ -1601,18 +1601,18 @@ func TestNotSaved(t *testing.T) {
 	})
 }
 
-// TestStalled: the loop ticks when nothing happens, and where it does not that counts, apart from the time in which crank was stopped.
+// TestStalled: the loop ticks even if nothing happens. Time without a tick counts, except while crank was stopped.
 func TestStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, defaults, v1, nil)
 		want := func(what string, from, to time.Duration) {
 			t.Helper()
 			if got := w.s.Stalled(); got < from || got > to {
-				t.Errorf("%s: for %v, want %v to %v", what, got, from, to)
+				t.Errorf("%s: stalled for %v, want %v to %v", what, got, from, to)
 			}
 		}
 		if got := New(defaults, Options{}).Stalled(); got != 0 {
-			t.Errorf("one that does not run yet: for %v", got)
+			t.Errorf("before Run: stalled for %v", got)
 		}
 		w.serve(1)
 		w.pass(time.Hour + tick/2)
@@ -1621,14 +1621,14 @@ func TestStalled(t *testing.T) {
 		w.signals <- syscall.SIGHUP
 		synctest.Wait()
 		time.Sleep(time.Hour - 1)
-		w.kernel.freeze(0) // it goes on, and the first who asks is faster than the loop
+		w.kernel.freeze(0) // it continues, and Stalled is called before the loop ticks
 		want("stopped for an hour", 0, tick)
 		w.pass(time.Minute)
 		w.serve(2)
 		w.kernel.setTakes(time.Minute, true)
 		w.signals <- syscall.SIGHUP
 		time.Sleep(40 * time.Second)
-		want("held up for 40 seconds", 40*time.Second-tick, 40*time.Second)
+		want("blocked for 40 seconds", 40*time.Second-tick, 40*time.Second)
 		w.pass(time.Minute)
 		want("afterwards", 0, tick)
 	})

@@ -13,8 +13,8 @@ import (
 
 // Launcher makes and knows processes. Its methods are called by Run's goroutine alone.
 type Launcher interface {
-	// Launch starts generation n. It returns when its process is there, or with why it cannot be. Whether the process executes the program
-	// is told later, after Children: by Child.Executed, or by the Failed of its end, which Reap returns.
+	// Launch starts generation n. It returns when its process exists, or with the reason why it does not. Whether the process executes the
+	// program is known later, after Children delivers: from Child.Executed, or from the Failed of its end, which Reap returns.
 	// protect is true where a generation serves that must not suffer from this one.
 	Launch(n int, c Command, protect bool) (Child, error)
 	// Check starts argv, which has to exit 0 before generation n is launched. It counts as that generation's process.
@@ -24,8 +24,8 @@ type Launcher interface {
 	// Reap takes the status of every process that has ended. none: there are no children left. It is called when Children delivers, and
 	// at each tick.
 	Reap() (exits []proc.Exit, none bool)
-	// Tend restores what all generations share and one of them may have damaged. It returns what it could not restore, for the answer to
-	// why crank is not ready: without paths; empty: nothing. It is called at each tick unless crank is stopping, when a generation has ended,
+	// Tend restores what all generations share and one of them may have damaged. It returns what it could not restore, as the reason why
+	// crank is not ready, without paths; empty: nothing. It is called at each tick unless crank is stopping, when a generation has ended,
 	// become current or failed as a candidate, and more often while there is a candidate.
 	Tend() (broken string)
 	// Strays signals (unless sig is 0) the adopted processes that belong to no generation in use,
@@ -49,8 +49,8 @@ type Child interface {
 	Others(sig syscall.Signal) int
 	// Promote is called when the generation becomes current.
 	Promote()
-	// Failed is called when the generation has failed as a candidate, which may still run, or be closed: what it has changed of what
-	// all share is put back.
+	// Failed is called when the generation has failed as a candidate: it undoes what the candidate changed in what all generations share.
+	// The generation may still run, or be closed.
 	Failed()
 	// Tail returns the end of its stderr. It is called once, from a goroutine of its own, when the
 	// generation has failed: its main process may still run, and Close may have been called. It may block
@@ -129,7 +129,7 @@ type Options struct {
 
 const (
 	tick     = time.Second
-	gapLimit = 3 * time.Second // a longer time in which nothing of crank runs means that it was stopped
+	gapLimit = 3 * time.Second // if no part of crank runs for longer, it was stopped
 
 	failedGrace    = 5 * time.Second       // a failed candidate is killed after at most this
 	shutdownGrace  = time.Second           // a starting one at shutdown
@@ -190,9 +190,9 @@ type Supervisor struct {
 	restart     restart
 	shutdown    *shutdown
 	lookAt      time.Time // when to look again for processes left behind
-	tendAt      time.Time // when to tend what all share again, before the next tick
-	broken      string    // what of it could not be restored; empty: nothing
-	gaps        gaps      // by which deadlines were moved
+	tendAt      time.Time // when to restore what all generations share, before the next tick
+	broken      string    // what tend could not restore; empty: nothing
+	gaps        gaps      // by which the deadlines were moved
 	reporting   int       // reports that are on their way
 
 	pending []Event  // to be published at the end of this turn
@@ -203,7 +203,7 @@ type Supervisor struct {
 
 // Counters count what would otherwise pass unseen.
 type Counters struct {
-	Reaped         int64 // processes whose status was taken, adopted ones included, but for those that could not be executed
+	Reaped         int64 // processes whose status was taken, including adopted ones, except those that could not be executed
 	ClockGaps      int64 // pauses of crank that were not charged to any deadline
 	DroppedHUPs    int64 // HUPs while stopping
 	IgnoredNotices int64 // messages that had no meaning in the state they came in
@@ -248,6 +248,7 @@ func (s *Supervisor) Run(first Command) int {
 	}
 	for {
 		s.advance()
+		s.tend()
 		s.flush()
 		if s.over() {
 			return s.exitCode()
@@ -257,7 +258,7 @@ func (s *Supervisor) Run(first Command) int {
 		// A pause of the whole process fires every timer at once, and lets in what came meanwhile. Before
 		// any of that the old deadlines are moved, so that no new one is.
 		s.onTick()
-		// What comes from an app, or is meant for it, can be faster than the news of its exec.
+		// Events from an app, or for it, can arrive before the news of its exec.
 		s.lookAtExec(s.candidate)
 		act()
 	}
@@ -292,7 +293,7 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 // onTicked is for what nobody tells: a main process that has another parent ends without a SIGCHLD.
 func (s *Supervisor) onTicked() {
 	s.onChildren()
-	s.tend()
+	s.tendSoon()
 }
 
 // flush publishes, then tells: whoever is told "ready" finds it so.
@@ -307,8 +308,7 @@ func (s *Supervisor) flush() {
 	s.pending, s.answers = nil, nil
 }
 
-// onTick moves every deadline by the time in which crank did not run. A loop that was held up is no reason for that: then what is to
-// have an end would get none.
+// onTick moves every deadline by the time in which crank did not run. A blocked loop moves none: otherwise deadlines might never pass.
 func (s *Supervisor) onTick() {
 	was := s.gaps
 	s.gaps = s.pauses.tick()

@@ -17,7 +17,7 @@ type Ticket struct {
 	ID         int64 // Event.Swap of its events
 	Seq        int64 // the newest event before it
 	Generation int
-	PID        int // its check's, where it has one; 0 where nothing was executed: Done then has the outcome already, or soon
+	PID        int // its check's, if it has one; 0: nothing was executed, and Done has the outcome now or soon
 	// Done carries the outcome, once, and is never closed. It has room for it: nobody needs to wait.
 	Done <-chan Outcome
 }
@@ -32,8 +32,8 @@ type swapReply struct {
 	err    error
 }
 
-// Swap asks for a swap. It returns once the candidate's program runs (or could not be executed, or the swap has ended otherwise:
-// Ticket.Done tells), or with a *Refusal, or with ctx's error. The swap goes on when ctx ends.
+// Swap asks for a swap. It returns once the candidate's program runs (or could not be executed, or the swap ended otherwise:
+// Ticket.Done tells), or with a *Refusal, or with ctx's error. The swap continues when ctx ends.
 func (s *Supervisor) Swap(ctx context.Context, r Request) (Ticket, error) {
 	reply := make(chan swapReply, 1)
 	answer, err := call(ctx, s, s.swaps, swapCall{r, reply}, reply)
@@ -109,7 +109,7 @@ func (s *Supervisor) onSwap(c swapCall) {
 	s.begin(cmd, sw)
 }
 
-// accepted answers who has asked for g, if that was not done before: its program runs, as pid, or never will.
+// accepted answers the request for g, unless it was answered before: its program runs, as pid, or never will.
 func (s *Supervisor) accepted(g *generation, pid int) {
 	if g.swap != nil && g.swap.accepted != nil {
 		g.swap.accepted(g.n, pid)
@@ -295,7 +295,7 @@ func (s *Supervisor) promote(g *generation, cause string) {
 		old.swapID = g.swapID
 		s.leave(old, s.swapSignal(), s.stopLimit(old), "replaced by generation "+strconv.Itoa(g.n))
 	}
-	s.tend()
+	s.tendSoon()
 	g.child.Promote() // it looks through all processes: the old one need not wait for that
 	saved := s.remember(g.cmd)
 	s.answer(g, "", Outcome{OK: true, Saved: saved})
@@ -353,7 +353,7 @@ func (s *Supervisor) failed(g *generation, reason, cause string) {
 	if g.child != nil {
 		g.child.Failed()
 	}
-	s.tend()
+	s.tendSoon()
 	s.report(g, reason, cause)
 	if s.shutdown != nil || reason == reasonReplaced || s.current != nil {
 		return
@@ -490,5 +490,5 @@ func describe(t Trigger, a Asker) string {
 func (s *Supervisor) remove(g *generation) {
 	s.leaving = slices.DeleteFunc(s.leaving, func(o *generation) bool { return o == g })
 	g.child.Close()
-	s.tend()
+	s.tendSoon()
 }

@@ -47,7 +47,7 @@ type world struct {
 	outcomes map[int64]Outcome // by Ticket.ID
 	events   []Event
 	stopping bool // the shutdown is among the events
-	broken   bool // what all share is, by the events
+	broken   bool // what all generations share is, by the events
 	missed   int  // the generation that missed its watchdog and was not alive again, by the events
 }
 
@@ -117,7 +117,7 @@ func (w *world) collect() {
 		case r := <-reply:
 			w.tickets = append(w.tickets, r.ticket)
 			if r.err != nil {
-				w.t.Errorf("a request that was accepted: %v", r.err)
+				w.t.Errorf("error for a pending request: %v", r.err)
 			}
 			return true
 		default:
@@ -220,7 +220,7 @@ func (w *world) wantSignals(n int, want string) {
 	}
 }
 
-// swap asks for a swap; without arguments it is a reload. It returns the refusal's code, and no ticket where the exec hangs.
+// swap asks for a swap; without arguments it is a reload. It returns the refusal's code, and no ticket if the exec hangs.
 func (w *world) swap(r Request) (Ticket, string) {
 	w.t.Helper()
 	if r.Trigger == "" {
@@ -430,12 +430,12 @@ type kernel struct {
 	children  []*child
 	exits     []proc.Exit
 	stopped   time.Duration // how long crank is stopped in the next Reap
-	frozen    time.Time     // all that crank sees of the clock while it is stopped; zero: it runs
+	frozen    time.Time     // the time that crank sees while it is stopped; zero: it runs
 	fail      error         // of the next exec
 	failFork  error         // of the next Launch or Check
-	hang      bool          // execs do not end
+	hang      bool          // execs hang
 	takes     time.Duration // how long a Launch takes
-	takesOnly bool          // crank is not stopped meanwhile: its loop alone is held up
+	takesOnly bool          // crank is not stopped meanwhile: only its loop is blocked
 	strays    int
 	straySig  []syscall.Signal
 	probes    []*child
@@ -463,7 +463,7 @@ func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
 	return k.fork(&child{kernel: k, n: n, pid: 1000 + n, command: c, protect: protect})
 }
 
-// fork makes the main process of a generation, whose exec is over at once, unless it hangs. mu is held.
+// fork creates the main process of a generation. Its exec is over immediately, unless it hangs. mu is held.
 func (k *kernel) fork(p *child) (Child, error) {
 	if err := k.failFork; err != nil {
 		k.failFork = nil
@@ -481,7 +481,7 @@ func (k *kernel) fork(p *child) (Child, error) {
 	return p, nil
 }
 
-// execOver ends the exec of the main process of generation n, if it hangs: nil is a success.
+// execOver ends the exec of the main process of generation n, if it hangs; nil means success.
 func (k *kernel) execOver(n int, err error) {
 	c := k.child(n)
 	k.mu.Lock()
@@ -614,7 +614,7 @@ func (k *kernel) end(n int, e proc.Exit) {
 	c.end(e)
 }
 
-// executeUnheard ends the exec of the main process of generation n, and crank is not told.
+// executeUnheard ends the exec of the main process of generation n without telling crank.
 func (k *kernel) executeUnheard(n int) {
 	c := k.child(n)
 	k.mu.Lock()
@@ -637,14 +637,14 @@ func (k *kernel) stop(d time.Duration) {
 	k.poke()
 }
 
-// setTakes has a Launch take so long; only is for the loop alone: crank is not stopped meanwhile.
+// setTakes makes a Launch take d. If only is true, just the loop is blocked meanwhile: crank is not stopped.
 func (k *kernel) setTakes(d time.Duration, only bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.takes, k.takesOnly = d, only
 }
 
-// freeze stops crank's view of the clock for so long, whatever it does meanwhile; 0 ends that.
+// freeze stops crank's view of the clock for d, whatever crank does meanwhile; 0 ends that.
 func (k *kernel) freeze(d time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -679,7 +679,7 @@ func (k *kernel) failNextFork(err error) {
 	k.failFork = err
 }
 
-// setHang has the execs from now on hang, until execOver or a signal.
+// setHang makes execs from now on hang until execOver or a signal.
 func (k *kernel) setHang(hang bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -738,7 +738,7 @@ type child struct {
 	mainEnded    bool     // as the kernel knows
 	gone, closed bool     // as crank has been told, and tells
 	promoted     bool
-	failed       bool  // crank has said so
+	failed       bool  // as crank says
 	refuses      error // the answer to every signal
 	tails        int
 	tailTakes    time.Duration
@@ -750,7 +750,7 @@ func (c *child) end(e proc.Exit) {
 		return
 	}
 	c.mainEnded = true
-	c.executed = c.executed || e.Signal == 0 && e.Failed == nil // it has ended by itself
+	c.executed = c.executed || e.Signal == 0 && e.Failed == nil // it ended by itself
 	e.PID = c.pid
 	c.kernel.exits = append(c.kernel.exits, e)
 	c.kernel.poke()
