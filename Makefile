@@ -31,8 +31,8 @@ demo: build
 	@$(STATIC) -o bin/ ./test/app
 	@$(GO) run ./test/demo -bin bin
 
-## test: everything that needs no container engine (with the race detector where cgo is there), or PACKAGES and MODULES
-# Not from the cache: it does not know the programs that the tests build.
+## test: everything that needs no container engine (with the race detector where cgo is available), or only PACKAGES and MODULES
+# -count=1: the test cache does not know the programs that the tests build.
 PACKAGES ?= ./...
 test:
 	@mkdir -p bin
