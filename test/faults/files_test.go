@@ -115,14 +115,7 @@ func fileFaults() []*fault {
 				c.must(replace(c.app[0], func(b []byte) []byte { return b }))
 				c.must(c.holdForWriting(c.app[0]))
 			},
-			at: [moments]expectation{
-				beforeStart: often(endsWith(126), "the command cannot be executed"),
-				starting:    rare(swaps, "the candidate runs already"),
-				settling:    rare(swaps, "the candidate runs already"),
-				ready:       often(servesOn, "the candidate cannot be executed, and the answer says why"),
-				draining:    rare(servesOn, "nothing is executed"),
-				stopping:    rare(endsWith(0), "nothing is executed"),
-			},
+			at: notExecutable,
 		},
 		{
 			name:  "the new binary is held by a write lease",
@@ -136,14 +129,7 @@ func fileFaults() []*fault {
 					c.Error("the answer does not say why")
 				}
 			},
-			at: [moments]expectation{
-				beforeStart: often(endsWith(126), "the command cannot be executed"),
-				starting:    rare(swaps, "the candidate runs already"),
-				settling:    rare(swaps, "the candidate runs already"),
-				ready:       often(servesOn, "the candidate cannot be executed, and the answer says why"),
-				draining:    rare(servesOn, "nothing is executed"),
-				stopping:    rare(endsWith(0), "nothing is executed"),
-			},
+			at: notExecutable,
 		},
 		{
 			name: "the exec hangs: a write lease on the interpreter",
@@ -153,10 +139,10 @@ func fileFaults() []*fault {
 			},
 			inject: func(c *cell) { c.lease(c.interpreter()) },
 			at: [moments]expectation{
-				beforeStart: often(endsWith(124), "the first start is not executed in time (-start)"),
+				beforeStart: often(endsWith(124), "the first exec does not finish within -start"),
 				starting:    rare(swaps, "the candidate runs already"),
 				settling:    rare(swaps, "the candidate runs already"),
-				ready:       often(servesOn, "the candidate is not executed in time; crank answers, and crankctl abort would end it"),
+				ready:       often(servesOn, "the exec of the candidate times out; crank keeps answering, and crankctl abort would end it"),
 				draining:    rare(servesOn, "nothing is executed"),
 				stopping:    rare(endsWith(0), "nothing is executed"),
 			},
@@ -188,6 +174,16 @@ var denied = [moments]expectation{
 	ready:       often(swaps, "the notify socket has an abstract address; the command is not saved"),
 	draining:    rare(servesOn, "nothing is written"),
 	stopping:    rare(endsWith(0), "the files of sockets stay"),
+}
+
+// notExecutable is what follows where the kernel refuses to execute the binary.
+var notExecutable = [moments]expectation{
+	beforeStart: often(endsWith(126), "the command cannot be executed"),
+	starting:    rare(swaps, "the candidate runs already"),
+	settling:    rare(swaps, "the candidate runs already"),
+	ready:       often(servesOn, "the candidate cannot be executed, and the answer says why"),
+	draining:    rare(servesOn, "nothing is executed"),
+	stopping:    rare(endsWith(0), "nothing is executed"),
 }
 
 // deleted is what follows where crank's files are gone.
@@ -274,10 +270,10 @@ func (c *cell) holdForWriting(path string) error {
 	return err
 }
 
-// interpreter is of the script that interpreted writes.
+// interpreter is the path of the script's interpreter; interpreted writes both.
 func (c *cell) interpreter() string { return filepath.Join(c.dir, "sh") }
 
-// interpreted has the app executed by a script with an interpreter of its own.
+// interpreted starts the app from a script that has its own interpreter.
 func (c *cell) interpreted() {
 	c.Helper()
 	shell, err := os.ReadFile("/bin/sh")
@@ -288,13 +284,13 @@ func (c *cell) interpreted() {
 	c.app[0], c.candidate[0] = script, script
 }
 
-// lease takes a write lease on a file (fcntl(2), F_SETLEASE), until undo, and does not hear that others want it: Go ignores SIGIO.
+// lease takes a write lease on a file (fcntl(2), F_SETLEASE) until undo. It does not notice that the file is wanted: Go ignores SIGIO.
 func (c *cell) lease(path string) {
 	c.Helper()
 	file, err := os.Open(path)
 	c.must(err)
 	c.onUndo(func() { file.Close() })
-	c.eventually("nobody else has the file open", func() error {
+	c.eventually("no other process has the file open", func() error {
 		if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, file.Fd(), syscall.F_SETLEASE, syscall.F_WRLCK); errno != 0 {
 			return errno
 		}

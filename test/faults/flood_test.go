@@ -30,15 +30,15 @@ func floodFaults() []*fault {
 			},
 		},
 		{
-			name:   "sockets that linger for an hour are sent along notifications",
+			name:   "notifications carry sockets that linger for an hour",
 			inject: (*cell).sendLingering,
 			at: [moments]expectation{
-				beforeStart: none("nobody receives yet"),
-				starting:    often(swaps, "messages count at once; what came with them is closed meanwhile"),
-				settling:    rare(swaps, "messages count at once; what came with them is closed meanwhile"),
-				ready:       rare(swaps, "messages count at once; what came with them is closed meanwhile"),
-				draining:    rare(servesOn, "the end of a generation does not wait for them"),
-				stopping:    often(endsWith(0), "the end of a generation does not wait for them"),
+				beforeStart: none("nothing receives yet"),
+				starting:    often(swaps, "messages take effect immediately; the sockets are closed in the background"),
+				settling:    rare(swaps, "messages take effect immediately; the sockets are closed in the background"),
+				ready:       rare(swaps, "messages take effect immediately; the sockets are closed in the background"),
+				draining:    rare(servesOn, "a generation's end does not wait for them"),
+				stopping:    often(endsWith(0), "a generation's end does not wait for them"),
 			},
 		},
 		{

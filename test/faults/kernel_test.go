@@ -37,7 +37,7 @@ func kernelFaults() []*fault {
 			at:      noFork,
 		},
 		{
-			name: "another process takes all that pids.max allows (72), and 100 clients scrape",
+			name: "another process exhausts pids.max (72) while 100 clients scrape",
 			missing: func() string {
 				if why := withoutPidsCgroup(); why != "" {
 					return why
@@ -214,7 +214,7 @@ func (c *cell) limitForks() {
 	})
 }
 
-// setForks sets the soft limit of crank's processes, up to the hard one.
+// setForks sets crank's soft process limit, at most to the hard one.
 func (c *cell) setForks(to uint64) error {
 	soft := "unlimited"
 	if to != unix.RLIM_INFINITY {
@@ -244,16 +244,16 @@ func TestThreadsBeforeAnswers(t *testing.T) {
 	}
 }
 
-// TestThreadsSuffice: with the fewest threads that crank makes at its start where 20 processes are allowed it answers many clients,
-// each system call taking a millisecond. Where it needed one more and none can be made, it would end.
+// TestThreadsSuffice: the fewest threads that crank creates at startup, those with 20 processes allowed, suffice for many clients, with
+// each system call taking a millisecond. If crank needed one more and could not create it, it would exit.
 func TestThreadsSuffice(t *testing.T) {
 	for _, program := range []string{"strace", "prlimit"} {
 		if why := withoutProgram(program)(); why != "" {
-			notTested(t, why)
+			t.Skip("NOT TESTED: " + why)
 		}
 	}
 	if !root.Full() {
-		notTested(t, "only root may trace every process")
+		t.Skip("NOT TESTED: threads with slow system calls: only root may trace every process")
 	}
 	start := func(limit int) *cell {
 		c := newCell(t, &fault{}, ready)
@@ -267,7 +267,7 @@ func TestThreadsSuffice(t *testing.T) {
 	}
 	made := start(20).threads()
 
-	c := start(12) // too few to have those made that are needed
+	c := start(12) // too few for it to create the threads it needs
 	var hard unix.Rlimit
 	c.must(unix.Getrlimit(unix.RLIMIT_NPROC, &hard))
 	c.must(c.setForks(hard.Max))
@@ -281,9 +281,9 @@ func TestThreadsSuffice(t *testing.T) {
 		return nil
 	})
 	taken := c.threads() // the Go runtime ends none
-	c.Logf("%d threads are made, %d taken", made, taken)
+	c.Logf("%d threads created, %d used", made, taken)
 	if taken >= made {
-		c.Errorf("crank makes %d threads at its start, and many clients take %d: want one to spare", made, taken)
+		c.Errorf("crank creates %d threads at startup, and many clients use %d: want one to spare", made, taken)
 	}
 }
 
@@ -312,7 +312,7 @@ func (c *cell) threads() int {
 	return len(threads)
 }
 
-// withoutProgram says that a program is missing, or does not work.
+// withoutProgram says why a program cannot be used: it is missing or does not work.
 func withoutProgram(name string) func() string {
 	return func() string {
 		if err := programs.Works(name); err != nil {

@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sendLingering sends messages to each generation with a socket each that close(2) would wait for, since its peer does not read.
+// sendLingering sends messages to each generation. Each carries a socket on which close(2) would block, since its peer does not read.
 func (c *cell) sendLingering() {
 	c.Helper()
 	addresses, err := filepath.Glob(filepath.Join(c.prefix, "*", "notify-*"))
 	c.must(err)
 	if len(addresses) == 0 {
-		c.Fatal("no notify socket is found")
+		c.Fatal("no notify socket found")
 	}
-	// Until all are sent, so that crank has the last ones then.
+	// Stopped until all are sent, so that crank then holds the last descriptor of each socket.
 	c.signal(syscall.SIGSTOP)
 	c.eventually("crank is stopped", func() error { return inState(c.pid(), "T") })
 	defer c.signal(syscall.SIGCONT)
@@ -39,7 +39,7 @@ func (c *cell) sendOneLingering(address, text string) {
 	defer local.Close()
 	remote, err := l.Accept()
 	c.must(err)
-	c.onUndo(func() { remote.Close() }) // close(2) waits no longer
+	c.onUndo(func() { remote.Close() }) // close(2) then no longer blocks
 	file, err := local.(*net.TCPConn).File()
 	c.must(err)
 	defer file.Close()

@@ -12,15 +12,15 @@ import (
 	"github.com/crankctl/crank/test/processes"
 )
 
-// orphanFaults are orphans that keep crank from finding out whose they are. They end on TERM.
+// orphanFaults are orphans that keep crank from finding out which generation they belong to. They end on TERM.
 func orphanFaults() []*fault {
 	at := [moments]expectation{
-		beforeStart: rare(starts, "they belong to nobody, and the loop does not wait to find that out"),
-		starting:    rare(swaps, "they belong to nobody, and the loop does not wait to find that out"),
-		settling:    rare(swaps, "they belong to nobody, and the loop does not wait to find that out"),
-		ready:       often(swaps, "they belong to nobody, and the loop does not wait to find that out"),
-		draining:    rare(servesOn, "they are not counted among what the leaving one has started"),
-		stopping:    often(endsWith(0), "they are asked to end when no generation is left"),
+		beforeStart: rare(starts, "they belong to no generation, and the loop does not wait to find that out"),
+		starting:    rare(swaps, "they belong to no generation, and the loop does not wait to find that out"),
+		settling:    rare(swaps, "they belong to no generation, and the loop does not wait to find that out"),
+		ready:       often(swaps, "they belong to no generation, and the loop does not wait to find that out"),
+		draining:    rare(servesOn, "they do not count as leftover processes of the draining generation"),
+		stopping:    often(endsWith(0), "they are asked to stop once no generation is left"),
 	}
 	return []*fault{
 		{
@@ -40,7 +40,7 @@ func orphanFaults() []*fault {
 	}
 }
 
-// disguising has the app start orphans that show another environment than they have.
+// disguising makes the app start orphans that show an environment other than their own.
 func disguising(c *cell, n int, what, says string) {
 	ordering(c, "disguise")
 	more := []string{"-disguised", fmt.Sprint(n), "-disguise", what, "-disguised-says", says}
@@ -52,7 +52,7 @@ func disguising(c *cell, n int, what, says string) {
 	}
 }
 
-// giveOrphans gives the order, and waits until the orphans are there. At the end of the test none may be left.
+// giveOrphans gives the order, and waits until the orphans exist. None may be left at the end of the test.
 func (c *cell) giveOrphans(n int) {
 	c.Helper()
 	c.give()
@@ -60,7 +60,7 @@ func (c *cell) giveOrphans(n int) {
 		return // before READY=1
 	}
 	var orphans []int
-	c.eventually("the orphans are there", func() error {
+	c.eventually("the orphans exist", func() error {
 		if orphans = c.orphans(); len(orphans) < n {
 			return fmt.Errorf("%d of %d", len(orphans), n)
 		}
@@ -78,7 +78,7 @@ func (c *cell) giveOrphans(n int) {
 	})
 }
 
-// orphans returns what the app has started and crank has adopted.
+// orphans returns the orphans of the app that crank has adopted.
 func (c *cell) orphans() (found []int) {
 	for _, pid := range processes.Children(c.pid()) {
 		if isOrphan(pid) {
@@ -93,7 +93,7 @@ func isOrphan(pid int) bool {
 	return strings.HasPrefix(string(name), "app-orphan")
 }
 
-// didNotStall: a loop that stalls would take that for a pause of crank's, or its clock would show one.
+// didNotStall: crank would take a stall of its loop for a suspension, and count a clock gap.
 func (c *cell) didNotStall(outcome) {
 	c.Helper()
 	if c.over() || c.http == "" {
@@ -106,6 +106,6 @@ func (c *cell) didNotStall(outcome) {
 	body, err := io.ReadAll(response.Body)
 	c.must(err)
 	if !strings.Contains(string(body), "\ncrank_clock_gaps_total 0\n") {
-		c.Error("crank believes that it was stopped")
+		c.Error("crank thinks it was suspended")
 	}
 }

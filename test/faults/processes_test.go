@@ -19,15 +19,15 @@ import (
 	"github.com/crankctl/crank/test/root"
 )
 
-// forker takes every process that it can get, as soon as it runs and for good. It needs no thread of its own.
+// forker takes every process that it can get, as soon as it runs and for good. It needs no further thread itself.
 const forker = `$SIG{TERM} = sub { exit 0 }; $| = 1;
 for (;;) { my $p = fork; if (!defined $p) { select undef, undef, undef, 0.0005 } elsif (!$p) { $SIG{TERM} = "DEFAULT"; sleep 1000; exit } }`
 
-// TestFewProcesses: an app that takes all that pids.max allows in its first moment does not end crank, which goes on to answer.
+// TestFewProcesses: an app that exhausts pids.max in its first moment does not end crank, which keeps answering.
 func TestFewProcesses(t *testing.T) {
 	for _, why := range []string{withoutPidsCgroup(), withoutProgram("perl")()} {
 		if why != "" {
-			notTested(t, why)
+			t.Skip("NOT TESTED: " + why)
 		}
 	}
 	for _, limit := range []int{20, 24, 32, 48, 64, 72} {
@@ -48,11 +48,11 @@ func TestFewProcesses(t *testing.T) {
 func TestFewProcessesOfUser(t *testing.T) {
 	for _, why := range []string{withoutProgram("prlimit")(), withoutProgram("perl")()} {
 		if why != "" {
-			notTested(t, why)
+			t.Skip("NOT TESTED: " + why)
 		}
 	}
 	if !root.Full() {
-		notTested(t, "only root can start crank as a user of its own, who has no other processes")
+		t.Skip("NOT TESTED: ulimit -u: only root can start crank as a user that has no other processes")
 	}
 	for _, limit := range []int{20, 32, 48, 72} {
 		for i := range 4 {
@@ -67,13 +67,6 @@ func TestFewProcessesOfUser(t *testing.T) {
 	}
 }
 
-// notTested says loudly what this machine cannot do.
-func notTested(t *testing.T, why string) {
-	t.Helper()
-	fmt.Printf("NOT TESTED: %s: %s\n", t.Name(), why)
-	t.Skip("NOT TESTED: " + why)
-}
-
 func newForkerCell(t *testing.T) *cell {
 	c := newCell(t, &fault{}, ready)
 	c.app = []string{"perl", "-e", forker}
@@ -81,7 +74,7 @@ func newForkerCell(t *testing.T) *cell {
 	return c
 }
 
-// survives starts crank, waits until the app has all processes, asks for everything on many connections, and ends crank.
+// survives starts crank, waits until the app has taken all processes, requests everything on many connections, and ends crank.
 func (c *cell) survives(full func() bool) {
 	c.Helper()
 	c.start()
@@ -90,7 +83,7 @@ func (c *cell) survives(full func() bool) {
 		case c.over():
 			return errEnded
 		case !full():
-			return errors.New("some are free")
+			return errors.New("some are still free")
 		}
 		return nil
 	})
@@ -108,12 +101,12 @@ func (c *cell) survives(full func() bool) {
 	stop()
 	c.signal(syscall.SIGTERM)
 	if got := c.observeEnd(); got != endsWith(0) {
-		c.Errorf("in the end it %s, want %s", got, endsWith(0))
+		c.Errorf("at the end it %s, want %s", got, endsWith(0))
 	}
 	c.checkLog()
 }
 
-// askForEverything has clients ask the control socket and the probes until stop is called.
+// askForEverything starts clients that query the control socket and the probes until stop is called.
 func (c *cell) askForEverything() (stop func()) {
 	const clients = 8
 	ctx, cancel := context.WithCancel(context.Background())
@@ -151,7 +144,7 @@ func (c *cell) group() string {
 	return group
 }
 
-// inGroup has crank started in a cgroup.
+// inGroup makes crank start in a cgroup.
 func (c *cell) inGroup(group string) {
 	c.wrap = []string{"sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(group, "cgroup.procs")}
 }
@@ -168,7 +161,7 @@ func (c *cell) read(group, name string) string {
 	return strings.TrimSpace(string(content))
 }
 
-// threadsOfUser counts what the limit of crank's user counts.
+// threadsOfUser counts the threads that the limit of crank's user applies to.
 func (c *cell) threadsOfUser() (count int) {
 	tasks, _ := filepath.Glob("/proc/[0-9]*/task/*")
 	for _, task := range tasks {
@@ -180,7 +173,7 @@ func (c *cell) threadsOfUser() (count int) {
 	return count
 }
 
-// takeAll has a process fork in crank's cgroup until nothing is left there, and many clients scrape.
+// takeAll starts a process that forks in crank's cgroup until no process is left there, and many clients that scrape.
 func (c *cell) takeAll() {
 	c.Helper()
 	cmd := exec.Command("sh", "-c", `echo $$ >"$0" && exec "$@"`, filepath.Join(c.cgroup, "cgroup.procs"), "perl", "-e", forker)

@@ -18,12 +18,12 @@ import (
 // The descriptors of the sockets in the app of these cells.
 const tcp, unixStream, udp = 3, 4, 5
 
-// sharedFaults are what a generation does to what all share.
+// sharedFaults are what a generation does to the sockets that all generations share.
 func sharedFaults() []*fault {
 	const restored, swapped = "it is restored, and the candidate becomes current", "it is restored; the swap succeeds"
 	all := []*fault{
-		damaging("the app listens with a backlog of 1", "listen", tcp, (*cell).roomy),
-		damaging("the app ends a TCP socket (shutdown)", "shutdown", tcp, func(c *cell) error {
+		damaging("the app sets the backlog to 1 (listen)", "listen", tcp, (*cell).roomy),
+		damaging("the app shuts down a TCP socket", "shutdown", tcp, func(c *cell) error {
 			_, err := c.get()
 			return err
 		}),
@@ -37,13 +37,13 @@ func sharedFaults() []*fault {
 			settling:    rare(swaps, restored),
 			ready:       often(swaps, swapped),
 			draining:    rare(servesOn, "it is restored"),
-			stopping:    rare(endsWith(0), "nothing is restored any more"),
+			stopping:    rare(endsWith(0), "sockets are no longer restored"),
 		}
 	}
 	return append(all, changing(), dead())
 }
 
-// damaging is a generation that breaks what must always hold; well returns nil once it holds again.
+// damaging is a generation that breaks an invariant; well returns nil once it holds again.
 func damaging(name, what string, fd int, well func(*cell) error) *fault {
 	return &fault{
 		name:  name,
@@ -63,10 +63,10 @@ func damaging(name, what string, fd int, well func(*cell) error) *fault {
 	}
 }
 
-// changing is a candidate that changes what is the app's own, and fails.
+// changing is a candidate that changes what belongs to the app, and fails.
 func changing() *fault {
 	return &fault{
-		name: "a candidate changes a flag, and exits 3",
+		name: "a candidate changes a flag and exits 3",
 		setup: func(c *cell) {
 			c.damaging("flags", tcp)
 			c.candidate = append(c.candidate, "-damage", fmt.Sprint("flags@", tcp), "-exit", "3", "-exit-after", "50ms", "-never-ready")
@@ -76,21 +76,21 @@ func changing() *fault {
 			c.answers()
 		},
 		at: [moments]expectation{
-			beforeStart: none("there is nobody to protect"),
-			starting:    none("one that starts has done it already"),
-			settling:    none("one that settles has done it already"),
-			ready:       often(servesOn, "the flag is put back when the candidate has failed"),
-			draining:    none("a flag of the app's own stays as it is"),
-			stopping:    none("a flag of the app's own stays as it is"),
+			beforeStart: none("there is no generation to protect"),
+			starting:    none("the candidate has already done it"),
+			settling:    none("the candidate has already done it"),
+			ready:       often(servesOn, "the flag is put back when the candidate fails"),
+			draining:    none("a flag that the app itself changed stays as it is"),
+			stopping:    none("a flag that the app itself changed stays as it is"),
 		},
 	}
 }
 
-// dead is what nobody can undo.
+// dead is damage that cannot be undone.
 func dead() *fault {
-	const words = "crank is not ready, and says why; the swap succeeds"
+	const words = "crank is not ready and says why; the swap succeeds"
 	return &fault{
-		name:  "the app ends a unix socket (shutdown)",
+		name:  "the app shuts down a unix socket",
 		setup: func(c *cell) { c.damaging("shutdown", unixStream) },
 		inject: func(c *cell) {
 			if c.give(); c.moment != beforeStart && c.moment != stopping {
@@ -104,19 +104,19 @@ func dead() *fault {
 		},
 		broken: true,
 		at: [moments]expectation{
-			beforeStart: rare(starts, "crank is not ready, and says why"),
+			beforeStart: rare(starts, "crank is not ready and says why"),
 			starting:    often(swaps, words),
 			settling:    rare(swaps, words),
 			ready:       often(swaps, words),
-			draining:    rare(servesOn, "crank is not ready, and says why"),
-			stopping:    rare(endsWith(0), "nothing is looked at any more"),
+			draining:    rare(servesOn, "crank is not ready and says why"),
+			stopping:    rare(endsWith(0), "sockets are no longer checked"),
 		},
 	}
 }
 
 func (c *cell) unixPath() string { return filepath.Join(c.dir, "s") }
 
-// damaging gives the cell a socket of each kind, and has one of them damaged.
+// damaging gives the cell a socket of each kind, and damages one of them.
 func (c *cell) damaging(what string, fd int) {
 	c.flags = append(c.flags, "-bind", "unix://"+c.unixPath(), "-bind", "udp=udp4://127.0.0.1:"+ports.Unused())
 	if what == "flags" {
@@ -130,13 +130,13 @@ func (c *cell) damaging(what string, fd int) {
 	*to = append(*to, "-damage", fmt.Sprint(what, "@", fd), "-damage-at", "order")
 }
 
-// logged waits until crank has said something.
+// logged waits until crank has logged text.
 func (c *cell) logged(text string) {
 	c.Helper()
-	c.eventually("crank says "+text, func() error {
+	c.eventually("crank logs "+text, func() error {
 		log, err := os.ReadFile(filepath.Join(c.dir, "log"))
 		if err == nil && !strings.Contains(string(log), text) {
-			err = errors.New("it does not")
+			err = errors.New("not logged")
 		}
 		return err
 	})
