@@ -293,7 +293,7 @@ func (c *crank) begun(in *signals.Inbox) {
 	go func() { // ends with the supervisor
 		in.ListenAll()
 		if c.free >= farProcesses {
-			prepareRuntime(c.free) // the app can start meanwhile
+			prepareRuntime(c.free) // in parallel with the app's start
 		}
 		c.serve()
 		staySmall(c.sup.Done(), c.log)

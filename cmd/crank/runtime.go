@@ -16,7 +16,7 @@ import (
 // 200 swaps than with Go's 100; 25 saves no more.
 const gcPercent = 50
 
-// prepareRuntime has the Go runtime as crank needs it from then on: with little memory, and with its threads.
+// prepareRuntime sets up the Go runtime as crank needs it from then on: with little memory, and with its threads.
 func prepareRuntime(free int) {
 	steerRuntime()
 	reserveThreads(free)

@@ -5,29 +5,30 @@ import (
 	"sync"
 )
 
-// The Go runtime makes a thread when it needs one, keeps it, and ends the program where the kernel refuses one
-// (runtime/os_linux.go, newosproc): when an app has taken all that pids.max or ulimit -u allow. With PID 1 the container ends.
-// So crank has those that it may need made early, while there are some.
+// The Go runtime creates a thread when it needs one, keeps it, and ends the program if the kernel refuses one
+// (runtime/os_linux.go, newosproc), as it does once an app has used up pids.max or ulimit -u. With PID 1 the container ends.
+// So crank creates the threads that it may need early, while it still can.
 const (
-	// maxRunning is how many of crank's threads run Go code at a time: it never has much to do.
+	// maxRunning is how many of crank's threads may run Go code concurrently: it never has much to do.
 	maxRunning = 4
-	// spareThreads are for those that are in system calls meanwhile. With every call taking a millisecond, ten clients that ask
-	// for the metrics and ten for the status bring crank to 12 threads on two processors; with these it has 16 or 17.
+	// spareThreads allow for threads in system calls. With every call taking a millisecond, ten clients that request
+	// the metrics and ten the status drive crank to 12 threads on two processors; with the spares it has 16 or 17.
 	spareThreads = 8
 
-	// fewProcesses are too few for the app to be left enough: crank takes a half. With one thread that runs Go code it needs 9.
+	// fewProcesses is the number of free processes below which crank might not leave the app enough: it then takes half at most.
+	// With one thread running Go code it needs 9.
 	fewProcesses = 64
-	// farProcesses are more than an app can fork before crank, which has just started it, has its threads.
+	// farProcesses is more than an app can fork before crank, which just started it, has its threads.
 	farProcesses = 10_000
 )
 
-// threads are what crank has made before it needs them.
+// threads describes the threads that crank creates before it needs them.
 type threads struct {
-	running int // how many may run Go code at a time
-	made    int // how many exist at least, apart from the runtime's own few
+	running int // how many may run Go code concurrently
+	made    int // how many exist at least, not counting the runtime's own few
 }
 
-// planThreads returns what crank needs where so many more processes and threads can be made.
+// planThreads returns what crank needs, given how many more processes and threads can be created.
 func planThreads(free, processors int) threads {
 	running := min(processors, maxRunning)
 	if free < fewProcesses {
@@ -39,16 +40,16 @@ func planThreads(free, processors int) threads {
 	return threads{running, running + spareThreads}
 }
 
-// reserveThreads has crank's threads made, and returns when they are there. free is freeProcesses.
+// reserveThreads creates crank's threads and returns when they exist. free is what freeProcesses returned.
 func reserveThreads(free int) {
 	plan := planThreads(free, runtime.GOMAXPROCS(0))
-	runtime.GOMAXPROCS(plan.running) // from now on the runtime does not follow the cgroup's limit by itself
+	runtime.GOMAXPROCS(plan.running) // from now on the runtime no longer follows the cgroup's limit
 	var holding, ended sync.WaitGroup
 	release := make(chan struct{})
 	holding.Add(plan.made)
 	for range plan.made {
 		ended.Go(func() {
-			runtime.LockOSThread() // one for each of these goroutines
+			runtime.LockOSThread() // one thread per goroutine
 			defer runtime.UnlockOSThread()
 			holding.Done()
 			<-release
@@ -56,5 +57,5 @@ func reserveThreads(free int) {
 	}
 	holding.Wait()
 	close(release)
-	ended.Wait() // until then the runtime may want one more
+	ended.Wait() // until then the runtime may need one more
 }

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestPlanThreads: little is taken of little, and all that is needed of enough.
+// TestPlanThreads: with few processes free it takes few, and with enough it takes all that it needs.
 func TestPlanThreads(t *testing.T) {
 	for _, c := range []struct {
 		free, processors int

@@ -38,7 +38,7 @@ const (
 // the socket: the request may hold secrets, and its answer is believed.
 //
 // A refusal, and an operation that failed, is an *Error. Methods end early, with ctx's error, only
-// on this side: a swap that crank has accepted goes on. They may be called by several goroutines at once.
+// on this side: a swap that crank has accepted goes on. They are safe for concurrent use.
 type Client struct {
 	network, address string
 	token            string

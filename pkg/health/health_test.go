@@ -138,7 +138,7 @@ func livez(s *Server) string {
 	return fmt.Sprint(w.Code, " ", w.Body)
 }
 
-// TestLivez: what counts is for how long the loop has not ticked, of the time in which crank itself ran.
+// TestLivez: what counts is how long the loop has not ticked while crank itself ran.
 func TestLivez(t *testing.T) {
 	for stalled, want := range map[time.Duration]string{
 		0:                                     "200 ok\n",

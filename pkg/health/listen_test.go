@@ -160,7 +160,7 @@ func TestSlowClients(t *testing.T) {
 	}
 	// It reads only once all others are gone: of 64 MiB there is what the buffers held.
 	for l.count() > 0 {
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // polled: the listener reports no close; the timeouts above bound the wait
 	}
 	if n, _ := io.Copy(io.Discard, unread); n >= 64<<20 {
 		t.Errorf("it got all of the page, %d bytes", n)

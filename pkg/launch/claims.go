@@ -11,23 +11,23 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// What a process claims to be stands in its environment, which the process itself may make as large, as empty or as slow to read as it
-// likes. So it is read once, by goroutines of its own, under no lock, and whoever wants to know it asks here.
+// What a process claims to be is in its environment, which the process itself can make as large, as empty or as slow to read as it
+// likes. So it is read once, by dedicated goroutines and under no lock, and callers ask here for the result.
 
 const (
-	// claimTimeout is how long a claim may take; none comes from a process that hides it for longer.
+	// claimTimeout is how long a claim may take. A process that hides its environment for longer has no claim.
 	claimTimeout = time.Second
-	// claimReaders is how many goroutines read, and so how many threads reads that hang can hold.
+	// claimReaders is how many goroutines read, and so how many threads hanging reads can occupy.
 	claimReaders = 2
-	// manyClaims is how many there may be before those are dropped whose processes are gone.
+	// manyClaims is how many claims there may be before those of processes that are gone are dropped.
 	manyClaims = 64
 )
 
-// looksAgain is how long after one look at a process that showed no environment the next one is taken. All that wait are looked at
-// together, so that many take no longer than one.
+// looksAgain holds the delays between the looks at a process that shows no environment. All waiting processes are looked at together, so
+// that many take no longer than one.
 var looksAgain = [...]time.Duration{5 * time.Millisecond, 50 * time.Millisecond, 200 * time.Millisecond}
 
-// identity names a process for good.
+// identity identifies a process for good.
 type identity struct {
 	pid   int
 	start uint64
@@ -35,31 +35,31 @@ type identity struct {
 
 func identityOf(e proc.Entry) identity { return identity{e.PID, e.Start} }
 
-// claim is what the environment of a process says, from the moment that answered is closed.
+// claim is what the environment of a process says. It is valid once answered is closed.
 type claim struct {
 	of       identity
-	until    time.Time // there is none after that
-	looks    int       // how many showed no environment
+	until    time.Time // the deadline for waiting
+	looks    int       // that showed no environment
 	due      time.Time
 	answered chan struct{}
 
-	generation int // CRANK_GENERATION, where CRANK_NAME is this crank's; 0: none
+	generation int // CRANK_GENERATION, if CRANK_NAME is this instance's; 0: none
 	listenPID  string
 }
 
-// claims are those of all processes that were ever asked for, and that still exist. Its methods may be called by any goroutine.
+// claims holds the claims of all processes that were ever asked for and still exist. Its methods may be called from any goroutine.
 type claims struct {
-	environ func(pid int) (map[string]string, error) // reads the variables of a claim; it may block for ever
+	environ func(pid int) (map[string]string, error) // reads the variables of a claim; it may block forever
 	name    string                                   // CRANK_NAME
-	settled func()                                   // told when nothing is left to be read; must not block
+	settled func()                                   // called when nothing is left to read; must not block
 	timeout time.Duration                            // claimTimeout
 
-	mu      sync.Mutex // never held while something is read
+	mu      sync.Mutex // never held during a read
 	known   map[identity]*claim
-	many    int                           // how many known ones are too many
-	queues  [len(looksAgain) + 1][]*claim // by the looks that were taken; each in the order of due
+	many    int                           // how many known ones start a sweep
+	queues  [len(looksAgain) + 1][]*claim // by the number of looks taken; each in the order of due
 	readers int
-	wanted  chan struct{} // wakes a reader that waits
+	wanted  chan struct{} // wakes a waiting reader
 	closed  chan struct{}
 }
 
@@ -89,7 +89,7 @@ func (c *claims) ask(e proc.Entry) *claim {
 	c.queues[0] = append(c.queues[0], cl)
 	if c.readers < claimReaders {
 		c.readers++
-		go c.read() // ends when nothing is left to be read
+		go c.read() // ends when nothing is left to read
 	}
 	select {
 	case c.wanted <- struct{}{}:
@@ -98,7 +98,7 @@ func (c *claims) ask(e proc.Entry) *claim {
 	return cl
 }
 
-// pending reports whether an answer is still to be waited for.
+// pending reports whether an answer may still come in time.
 func (cl *claim) pending() bool {
 	select {
 	case <-cl.answered:
@@ -108,7 +108,7 @@ func (cl *claim) pending() bool {
 	}
 }
 
-// wait returns when there is an answer, or its time is over.
+// wait returns when there is an answer, or the time for it is over.
 func (cl *claim) wait() {
 	timer := time.NewTimer(time.Until(cl.until))
 	defer timer.Stop()
@@ -118,7 +118,7 @@ func (cl *claim) wait() {
 	}
 }
 
-// says returns what is claimed; ok is false where there is no answer.
+// says returns the claim; ok is false if there is no answer.
 func (cl *claim) says() (generation int, listenPID string, ok bool) {
 	select {
 	case <-cl.answered:
@@ -128,7 +128,7 @@ func (cl *claim) says() (generation int, listenPID string, ok bool) {
 	}
 }
 
-// read answers until nothing is left, or close is called.
+// read answers claims until none is left, or close is called.
 func (c *claims) read() {
 	for {
 		cl, wait := c.next()
@@ -149,7 +149,7 @@ func (c *claims) read() {
 	}
 }
 
-// next returns the next claim to look at, or how long until one is due. Neither: this reader is to end.
+// next returns the next claim to look at, or the time until one is due. If it returns neither, the reader has to end.
 func (c *claims) next() (cl *claim, wait time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -178,7 +178,7 @@ func (c *claims) next() (cl *claim, wait time.Duration) {
 	return nil, wait
 }
 
-// take has cl answered by what was read, or looked at again.
+// take answers cl with what was read, or schedules another look.
 func (c *claims) take(cl *claim, values map[string]string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,7 +189,7 @@ func (c *claims) take(cl *claim, values map[string]string, err error) {
 		return
 	}
 	if proc.Exhausted(err) {
-		delete(c.known, cl.of) // who asks again has it read again
+		delete(c.known, cl.of) // the next ask reads it again
 	}
 	if n, err := strconv.Atoi(values["CRANK_GENERATION"]); err == nil && values["CRANK_NAME"] == c.name {
 		cl.generation = n
@@ -204,7 +204,7 @@ func (c *claims) take(cl *claim, values map[string]string, err error) {
 	c.settled()
 }
 
-// sweep drops the claims of processes that are gone, where there are twice as many as after the last time.
+// sweep drops the claims of processes that are gone, once there are twice as many claims as after the last sweep.
 func (c *claims) sweep() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

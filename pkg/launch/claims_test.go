@@ -19,16 +19,16 @@ import (
 	"github.com/crankctl/crank/test/disguise"
 )
 
-// process is one that does not exist.
+// process returns a process that does not exist.
 func process(n int) proc.Entry { return proc.Entry{PID: 1<<30 + n, Start: 1} }
 
-// environs is a machine whose processes show what the test says.
+// environs is a machine whose processes show the environments that the test wants.
 type environs struct {
 	show  func(pid int) (map[string]string, error)
 	mu    sync.Mutex
 	reads map[int]int
 	all   int
-	most  int // readers at a time
+	most  int // concurrent readers
 	now   int
 }
 
@@ -47,7 +47,7 @@ func (e *environs) read(pid int) (map[string]string, error) {
 	return e.show(pid)
 }
 
-// claimsOf has claims read from e.
+// claimsOf returns claims that read from e.
 func claimsOf(e *environs) *claims {
 	c := newClaims("web", func() {})
 	e.reads = map[int]int{}
@@ -85,7 +85,7 @@ func TestClaims(t *testing.T) {
 				}
 			}
 		},
-		"many that show none take no longer than one": func(t *testing.T) {
+		"many without an environment take no longer than one": func(t *testing.T) {
 			e := &environs{show: func(int) (map[string]string, error) { return nil, proc.ErrNoEnviron }}
 			c := claimsOf(e)
 			begin := time.Now()
@@ -103,7 +103,7 @@ func TestClaims(t *testing.T) {
 				t.Errorf("it took %v and %d looks at each", took, e.reads[process(1).PID])
 			}
 		},
-		"one that shows it later, and a new one is not kept back by it": func(t *testing.T) {
+		"a late environment does not delay a new process": func(t *testing.T) {
 			begin := time.Now()
 			c := claimsOf(&environs{show: func(pid int) (map[string]string, error) {
 				if pid == process(1).PID && time.Since(begin) < 30*time.Millisecond {
@@ -122,7 +122,7 @@ func TestClaims(t *testing.T) {
 				t.Errorf("generation %d after %v", n, time.Since(begin))
 			}
 		},
-		"reads that hang": func(t *testing.T) {
+		"hanging reads": func(t *testing.T) {
 			hang := make(chan struct{})
 			e := &environs{show: func(int) (map[string]string, error) { <-hang; return of("3"), nil }}
 			c := claimsOf(e)
@@ -135,15 +135,15 @@ func TestClaims(t *testing.T) {
 				t.Errorf("waited for %v, pending: %v", time.Since(begin), last.pending())
 			}
 			if _, _, ok := last.says(); ok || e.most != claimReaders {
-				t.Errorf("answered: %v; %d were read at a time", ok, e.most)
+				t.Errorf("answered: %v; %d concurrent reads", ok, e.most)
 			}
 			close(hang)
 			synctest.Wait()
 			if n, _, _ := last.says(); n != 3 {
-				t.Errorf("in the end it says %d", n)
+				t.Errorf("it finally says %d", n)
 			}
 		},
-		"no descriptor was left": func(t *testing.T) {
+		"out of descriptors": func(t *testing.T) {
 			err := error(syscall.EMFILE)
 			c := claimsOf(&environs{show: func(int) (map[string]string, error) { return of("3"), err }})
 			c.ask(process(1)).wait()
@@ -154,7 +154,7 @@ func TestClaims(t *testing.T) {
 				t.Errorf("asked again, it says %d", n)
 			}
 		},
-		"those that are gone are dropped": func(t *testing.T) {
+		"claims of dead processes are dropped": func(t *testing.T) {
 			c := claimsOf(&environs{show: func(int) (map[string]string, error) { return of("3"), nil }})
 			own, _ := proc.Lookup(os.Getpid())
 			c.ask(own)
@@ -163,10 +163,10 @@ func TestClaims(t *testing.T) {
 				synctest.Wait()
 			}
 			if len(c.known) > manyClaims || c.known[identityOf(own)] == nil {
-				t.Errorf("%d are kept; the one that runs: %v", len(c.known), c.known[identityOf(own)])
+				t.Errorf("%d kept; the one of the running process: %v", len(c.known), c.known[identityOf(own)])
 			}
 		},
-		"closed while it waits": func(t *testing.T) {
+		"closed while waiting": func(t *testing.T) {
 			c := claimsOf(&environs{show: func(int) (map[string]string, error) { return nil, proc.ErrNoEnviron }})
 			c.ask(process(1))
 			synctest.Wait()
@@ -180,7 +180,7 @@ func TestClaims(t *testing.T) {
 	}
 }
 
-// daemon launches an app with a process that has left its group, its session and its parents, and that ignores nothing. It writes its
+// daemon launches an app with a process that has left its group, its session and its parents, and that ignores no signal. It writes its
 // signals to OUT.
 func (b *bench) daemon(n int, env ...string) (ch *child, out *lines, orphan int) {
 	b.t.Helper()
@@ -197,12 +197,12 @@ func (b *bench) daemon(n int, env ...string) (ch *child, out *lines, orphan int)
 			return ch, out, orphan
 		}
 		if !ok || time.Now().After(deadline) {
-			b.t.Fatalf("it is no orphan: %+v", e)
+			b.t.Fatalf("not an orphan: %+v", e)
 		}
 	}
 }
 
-// hang has every read of an environment wait until release is called.
+// hang makes every read of an environment wait until release is called.
 func (b *bench) hang() (reading chan int, release func()) {
 	reading, held := make(chan int, 100), make(chan struct{})
 	read := b.claims.environ
@@ -216,19 +216,19 @@ func (b *bench) hang() (reading chan int, release func()) {
 	return reading, release
 }
 
-// TestUnreadableOrphan: while the environment of an orphan cannot be read, nothing on the supervisor's goroutine waits for it and nobody
-// holds a lock; once it is read, the orphan gets what was meant for it.
+// TestUnreadableOrphan: while the environment of an orphan cannot be read, nothing on the supervisor's goroutine waits for it and no lock
+// is held; once it is read, the orphan gets the signals that were meant for it.
 func TestUnreadableOrphan(t *testing.T) {
 	b := newBench(t, nil)
-	b.claims.timeout = patience // what comes after it is TestClaims's
+	b.claims.timeout = patience // TestClaims covers the timeout
 	reading, release := b.hang()
 	ch, out, orphan := b.daemon(2)
 	answered := make(chan string)
 	go func() { answered <- b.strange(2, notify.Sender{PID: orphan}) }()
 	if pid := <-reading; pid != orphan {
-		t.Errorf("the environment of %d is read, not of %d", pid, orphan)
+		t.Errorf("read the environment of %d, not of %d", pid, orphan)
 	}
-	// None of these would return, if it waited for the read or for a lock that somebody holds meanwhile.
+	// None of these calls would return if it waited for the read, or for a lock that is held meanwhile.
 	ch.Promote()
 	if err := ch.SetMain(orphan); !errors.Is(err, errStranger) {
 		t.Errorf("as the main process: %v", err)
@@ -238,10 +238,10 @@ func TestUnreadableOrphan(t *testing.T) {
 	}
 	b.exit(ch)
 	if n := ch.Others(syscall.SIGTERM); n != 1 {
-		t.Errorf("%d others, want the one of which nothing is known", n)
+		t.Errorf("%d others, want the unknown one", n)
 	}
 	if n := b.Strays(0); n != 1 {
-		t.Errorf("%d strays, want the one of which nothing is known", n)
+		t.Errorf("%d strays, want the unknown one", n)
 	}
 	release()
 	if why := <-answered; why != "" {
@@ -252,12 +252,12 @@ func TestUnreadableOrphan(t *testing.T) {
 		t.Error("no others")
 	}
 	if got := out.next(); got != "TERM" {
-		t.Errorf("the orphan has got %q", got)
+		t.Errorf("the orphan got %q", got)
 	}
 	b.noOthers(ch)
 }
 
-// TestNobodyOwnsIt: where no generation is left, no environment is read.
+// TestNobodyOwnsIt: if no generation is left, no environment is read.
 func TestNobodyOwnsIt(t *testing.T) {
 	b := newBench(t, nil)
 	ch, _, orphan := b.daemon(1)
@@ -268,13 +268,13 @@ func TestNobodyOwnsIt(t *testing.T) {
 	ch.Close()
 	var reads atomic.Int32
 	b.claims.environ = func(int) (map[string]string, error) { reads.Add(1); return nil, nil }
-	if n := b.Strays(syscall.SIGKILL); n == 0 || reads.Load() != 0 { // the orphan, and what it sleeps with
+	if n := b.Strays(syscall.SIGKILL); n == 0 || reads.Load() != 0 { // the orphan, and its sleep
 		t.Errorf("%d strays, %d reads", n, reads.Load())
 	}
 	b.reap(orphan)
 }
 
-// TestOrphanOOMScore: an orphan of the candidate gets the score back, once it is known to be one.
+// TestOrphanOOMScore: an orphan of the candidate gets crank's score back once it is known to be one.
 func TestOrphanOOMScore(t *testing.T) {
 	b := newBench(t, nil)
 	ch, out, orphan := b.daemon(2)
@@ -288,7 +288,7 @@ func TestOrphanOOMScore(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("it has %s", score)
+			t.Fatalf("its score is %s", score)
 		}
 	}
 	if err := ch.Signal(syscall.SIGKILL, true); err != nil {
@@ -297,12 +297,12 @@ func TestOrphanOOMScore(t *testing.T) {
 	b.exit(ch)
 	ch.Others(syscall.SIGTERM)
 	if got := out.next(); got != "TERM" {
-		t.Errorf("the orphan has got %q", got)
+		t.Errorf("the orphan got %q", got)
 	}
 	b.noOthers(ch)
 }
 
-// TestMainIsOrphan: MAINPID= can name one that only its environment tells to be of the generation, since its message waits for that.
+// TestMainIsOrphan: MAINPID= can name an orphan that only its environment assigns to the generation, since the message waits for that.
 func TestMainIsOrphan(t *testing.T) {
 	b := newBench(t, nil)
 	ch, _, orphan := b.daemon(1)
@@ -319,8 +319,8 @@ func TestMainIsOrphan(t *testing.T) {
 	b.seeOff(ch)
 }
 
-// TestDisguisedOrphans: orphans that show an environment of 64 GiB, or none although they have one, send messages and are looked for.
-// No more is read of each than an environment can be long.
+// TestDisguisedOrphans: orphans that show an environment of 64 GiB, or hide theirs, send messages and are looked for. Of each, no more
+// is read than the longest possible environment.
 func TestDisguisedOrphans(t *testing.T) {
 	const orphans, looks, mayRead = 5, 20, 6 << 20
 	for _, what := range []string{disguise.Huge, disguise.Empty} {
@@ -341,7 +341,7 @@ func TestDisguisedOrphans(t *testing.T) {
 				pids = append(pids, out.number())
 			}
 			if n := len(b.Members(1)); n != 1 {
-				t.Errorf("%d members, want the main process alone", n)
+				t.Errorf("%d members, want only the main process", n)
 			}
 			for range looks {
 				ch.Others(0)
@@ -350,9 +350,9 @@ func TestDisguisedOrphans(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Besides environments there is a line for each process and look.
+			// In addition to environments, a line is read for each process and look.
 			if read, may := readSoFar(t)-before, orphans*mayRead+4*looks*len(all)<<10; read > may {
-				t.Errorf("%d KiB are read, want %d at most", read>>10, may>>10)
+				t.Errorf("read %d KiB, want at most %d", read>>10, may>>10)
 			}
 			for _, pid := range pids {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -377,7 +377,7 @@ func readSoFar(t *testing.T) (n int) {
 	return n
 }
 
-// disguised is the variable that makes this test's program an orphan which shows another environment.
+// disguised is the variable that turns this test binary into an orphan that shows another environment.
 const disguised = "LAUNCH_TEST_DISGUISED"
 
 // beDisguised tells crank its status and the test its pid.
@@ -385,8 +385,11 @@ func beDisguised(what string) error {
 	if err := disguise.Environ(what); err != nil {
 		return err
 	}
-	for strconv.Itoa(os.Getppid()) != os.Getenv("CRANK_PID") {
-		time.Sleep(time.Millisecond)
+	// Polled: the kernel does not report a new parent.
+	for deadline := time.Now().Add(patience); strconv.Itoa(os.Getppid()) != os.Getenv("CRANK_PID"); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return errors.New("crank has not adopted it")
+		}
 	}
 	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
 	if err != nil {
@@ -399,12 +402,12 @@ func beDisguised(what string) error {
 	if err := os.WriteFile(os.Getenv("OUT"), fmt.Appendln(nil, os.Getpid()), 0); err != nil {
 		return err
 	}
-	time.Sleep(patience)
+	time.Sleep(patience) // the test kills it before that
 	return nil
 }
 
-// TestLookIsLinear: to find out whose processes are takes a step for each, however they descend from each other. This many would take
-// hours, if all ancestors of each were looked at.
+// TestLookIsLinear: finding the owners of processes takes one step for each, however they descend from each other. If all ancestors of
+// each were looked at, this many would take hours.
 func TestLookIsLinear(t *testing.T) {
 	const processes = 500_000
 	self := os.Getpid()

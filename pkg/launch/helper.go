@@ -69,7 +69,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 }
 
 // Members returns the processes of generation n that run, besides its probes; the main one is the first. It may be
-// called from any goroutine but the supervisor's, and blocks as Owner does.
+// called from any goroutine except the supervisor's, and blocks like Owner.
 func (l *Launcher) Members(n int) []int {
 	l.mu.Lock()
 	ch := l.children[n]

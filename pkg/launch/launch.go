@@ -35,7 +35,7 @@ type Config struct {
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
 	KeepStderr   bool
-	Terminal     bool                         // stdin is a terminal: the first generation gets its foreground, if crank has that
+	Terminal     bool                         // stdin is a terminal: the first generation gets its foreground, if crank has it
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
 	Redact       func(argv []string) []string // returns a command as it may be shown; nil: as it is
@@ -55,19 +55,20 @@ type Launcher struct {
 	nowhere        *output.Destination // of what probes write
 	null           int
 	ownOOMScore    string          // see oomScore
-	broken         map[string]bool // what was logged of sockets that cannot be restored
-	newest         *snapshot       // before the newest generation was started
+	broken         map[string]bool // the logged damage to sockets that cannot be restored
+	newest         *snapshot       // taken before the newest generation was started
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
 	probes   map[int]*child // by pid
 	heldBack []proc.Exit
-	claims   *claims
-	missed   missed      // by strays
-	wake     func()      // makes the supervisor call Reap again
-	alone    bool        // there was no child at all at the last Reap
-	blind    atomic.Bool // it could not look for processes the last time, for want of descriptors
-	closing  sync.WaitGroup
+
+	claims  *claims
+	missed  missed      // by strays
+	wake    func()      // makes the supervisor call Reap again
+	alone   bool        // there was no child at all at the last Reap
+	blind   atomic.Bool // it could not look for processes the last time, for want of descriptors
+	closing sync.WaitGroup
 }
 
 // New returns a Launcher that holds set and passes what the generations say to notice. wake, which
@@ -113,7 +114,7 @@ type child struct {
 	generation  int
 	launched    *proc.Process    // what crank has started
 	main        *proc.Process    // the same, unless MAINPID named another
-	before      *snapshot        // of what it shares, before it was started; nil: it has no sockets
+	before      *snapshot        // of what it shares, taken before it was started; nil: it has no sockets
 	failed      bool             // as a candidate
 	receiver    *notify.Receiver // nil: it is a check or a probe, which has nothing to say
 	streams     *output.Streams
@@ -127,7 +128,7 @@ type child struct {
 func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor.Child, error) {
 	if protect && l.cfg.WarnOfMemory {
 		if err := l.Room(); err != nil {
-			logging.Warn(l.cfg.Log, err.Error(), "generation", n)
+			logging.Warn(l.cfg.Log, "no memory for a second generation", "generation", n, "cause", err.Error())
 		}
 	}
 	ch := &child{l: l, generation: n, before: l.snapshot()}
@@ -196,7 +197,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	return err
 }
 
-// fork starts a process, and has Reap called when its exec is over.
+// fork starts a process, and makes the supervisor call Reap when its exec is over.
 func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {
 	// The kernel's first choice is the newcomer, as long as there is somebody to protect from it.
 	// A program with more rights than crank cannot be given its old score back, but then it keeps
@@ -328,7 +329,7 @@ func (ch *child) Gone() {
 	}
 	ch.hasTerminal = false
 	if linux.Foreground(stdin) != ch.launched.PID() {
-		return // somebody else has it now, as the shell that has crank in the background
+		return // another process has it now, such as the shell that put crank in the background
 	}
 	if err := linux.TakeTerminal(stdin); err != nil {
 		ch.l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
@@ -344,8 +345,8 @@ func (ch *child) Signal(sig syscall.Signal, group bool) error {
 	return p.Signal(sig)
 }
 
-// Promote implements supervisor.Child: the OOM score that the app would have had without crank, for
-// all that it has started so far, and the backlog that was asked for.
+// Promote implements supervisor.Child: it gives all that the app has started so far the OOM score that it
+// would have without crank, and restores the requested backlog.
 func (ch *child) Promote() {
 	if ch.oomRaised {
 		ch.oomRaised = false

@@ -394,7 +394,7 @@ func TestLaunchFails(t *testing.T) {
 	}
 }
 
-// failure waits for why a process could not be executed, and releases what is held for it.
+// failure waits for the exec error of a process, and releases what is held for it.
 func (b *bench) failure(c supervisor.Child, err error) error {
 	b.t.Helper()
 	if err != nil {
@@ -405,7 +405,7 @@ func (b *bench) failure(c supervisor.Child, err error) error {
 	select {
 	case <-b.woken:
 	case <-time.After(patience):
-		b.t.Fatal("the end of its exec woke nobody")
+		b.t.Fatal("no wake-up at the end of its exec")
 	}
 	if ch.Executed() {
 		b.t.Error("it was executed")
@@ -413,8 +413,8 @@ func (b *bench) failure(c supervisor.Child, err error) error {
 	return b.exit(ch).Failed
 }
 
-// TestExecHangs: whoever has a write lease on an interpreter has it hang. Nothing of crank's waits for it, and the generation is there, to
-// be signalled.
+// TestExecHangs: a write lease on an interpreter makes the exec hang. Nothing in crank waits for it, and the generation exists and can be
+// signalled.
 func TestExecHangs(t *testing.T) {
 	b := newBench(t, nil, "127.0.0.1:0")
 	interpreter, script := filepath.Join(t.TempDir(), "sh"), filepath.Join(t.TempDir(), "script")
@@ -427,7 +427,7 @@ func TestExecHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	// The one who has it does not hear that others want the file: Go ignores SIGIO.
+	// The holder does not notice that others want the file: Go ignores SIGIO.
 	if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, file.Fd(), syscall.F_SETLEASE, syscall.F_WRLCK); errno != 0 {
 		t.Fatal(errno)
 	}

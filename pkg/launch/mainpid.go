@@ -49,7 +49,7 @@ func (ch *child) setMain(pid int) error {
 		if !ok || e.Zombie {
 			return os.ErrProcessDone
 		}
-		if l.look(t).owner(pid).generation != ch.generation { // what it claims is known: see resolve
+		if l.look(t).owner(pid).generation != ch.generation { // its claim is known: see resolve
 			return errStranger
 		}
 		var err error
@@ -168,7 +168,7 @@ func (ch *child) warnOfWrapper(from notify.Sender, m notify.Message) {
 		return // it was started with crankctl exec, as far as is known
 	}
 	ch.warned = true
-	logging.Warn(ch.l.cfg.Log, "the process that said READY=1 is not the one that LISTEN_PID names, so it may have ignored the sockets: "+
-		"have the wrapper exec the app, or start it as crankctl exec -- CMD, or use -listen-pid=false",
-		"generation", ch.generation, "pid", launched, "sender", from.PID, "program", program)
+	logging.Warn(ch.l.cfg.Log, "READY=1 sender is not the LISTEN_PID process",
+		"generation", ch.generation, "pid", launched, "sender", from.PID, "program", program,
+		"hint", "the app may have ignored the sockets: have the wrapper exec it, start it with crankctl exec -- CMD, or use -listen-pid=false")
 }

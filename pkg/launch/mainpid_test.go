@@ -311,7 +311,7 @@ func TestWrapperWarning(t *testing.T) {
 			b := newBench(t, func(cfg *Config) {
 				cfg.ListenPID = c.listenPID
 				cfg.Log = funcr.New(func(_, line string) {
-					if strings.Contains(line, "LISTEN_PID names") {
+					if strings.Contains(line, "READY=1 sender is not the LISTEN_PID process") {
 						warnings = append(warnings, line)
 					}
 				}, funcr.Options{})

@@ -14,30 +14,30 @@ import (
 // group or session of one of them; all descendants of those; and, for one that has left the group and lost its parents, the one that
 // CRANK_GENERATION names in the environment that it was executed with.
 
-// look is what is known of processes at a moment: for each of them, once, to which generation it belongs. It is for one goroutine.
+// look is what is known about the processes at one moment. It finds the generation of each process only once. It is for one goroutine.
 type look struct {
 	table   proc.Table
 	claims  *claims
-	heads   map[int]head // by the number of a main, launched or probe process, which is that of its group and session as well
+	heads   map[int]head // by the pid of a main, launched or probe process, which is also the id of its group and session
 	alive   map[int]bool // generations that can own a process
 	found   map[int]belonging
-	pending []*claim // that were asked for and are not answered yet
+	pending []*claim // asked for and not answered yet
 }
 
-// head is whose a process, a group or a session is.
+// head is the owner of a process, a group or a session.
 type head struct {
 	generation int
 	probe      bool
 }
 
-// belonging is what was found out of a process.
+// belonging is what was found out about a process.
 type belonging struct {
 	generation int  // 0: none
-	unknown    bool // whose it is depends on a claim that is not answered yet
+	unknown    bool // its generation depends on a claim that is not answered yet
 	within     bool // it descends from crank
 }
 
-// look takes who heads what at this moment.
+// look records the heads at this moment.
 func (l *Launcher) look(t proc.Table) *look {
 	k := &look{table: t, claims: l.claims, heads: map[int]head{}, alive: map[int]bool{}, found: map[int]belonging{}}
 	l.mu.Lock()
@@ -53,7 +53,7 @@ func (l *Launcher) look(t proc.Table) *look {
 	return k
 }
 
-// heading has p head a generation. A process that has the number of p after its end is another one, and so is its group.
+// heading makes p a head of a generation. A process that has the pid of p after the end of p is another one, and so is its group.
 func (k *look) heading(p *proc.Process, generation int) {
 	_, exists := k.table[p.PID()]
 	if _, known := k.heads[p.PID()]; !p.IsGone() || !exists && !known {
@@ -61,7 +61,7 @@ func (k *look) heading(p *proc.Process, generation int) {
 	}
 }
 
-// head returns what a process itself, its group or its session says.
+// head returns the head of a process: by its pid, its group or its session.
 func (k *look) head(e proc.Entry) (h head, ok bool) {
 	for _, id := range []int{e.PID, e.Group, e.Session} {
 		if h, ok = k.heads[id]; ok {
@@ -77,10 +77,10 @@ func (k *look) isProbe(e proc.Entry) bool {
 	return h.probe
 }
 
-// owner finds out whose a process is. It does not block.
+// owner finds the generation of a process. It does not block.
 func (k *look) owner(pid int) (b belonging) {
 	self := os.Getpid()
-	var path []int // from pid up to where the answer is
+	var path []int // from pid up to the process with the answer
 	for {
 		e, ok := k.table[pid]
 		if !ok || pid == self {
@@ -90,7 +90,7 @@ func (k *look) owner(pid int) (b belonging) {
 			break
 		}
 		path = append(path, pid)
-		k.found[pid] = belonging{} // a table is not of one moment: parents may form a ring
+		k.found[pid] = belonging{} // a table is not a snapshot of one moment: parents may form a ring
 		if h, ok := k.head(e); ok {
 			b = belonging{generation: h.generation, within: true}
 			break
@@ -107,7 +107,7 @@ func (k *look) owner(pid int) (b belonging) {
 	return b
 }
 
-// claimed is what an adopted process says it was started for. Where nobody can own it, it is not asked.
+// claimed returns the generation that an adopted process claims. If no generation can own it, its claim is not asked for.
 func (k *look) claimed(e proc.Entry) belonging {
 	if len(k.alive) == 0 {
 		return belonging{within: true}
@@ -124,8 +124,8 @@ func (k *look) claimed(e proc.Entry) belonging {
 	return belonging{generation: n, within: true}
 }
 
-// settle waits for the claims that are not answered, claimTimeout at most, and forgets what was found without them. It is not for the
-// supervisor's goroutine.
+// settle waits for the pending claims, for claimTimeout at most, and forgets what was found without them. It is not for the supervisor's
+// goroutine.
 func (k *look) settle() {
 	for _, cl := range k.pending {
 		cl.wait()
@@ -135,8 +135,8 @@ func (k *look) settle() {
 	}
 }
 
-// Owner returns the generation that a process belongs to; 0: to none. It may be called from any goroutine but the supervisor's: it waits
-// for what the process claims, claimTimeout at most.
+// Owner returns the generation that a process belongs to; 0: none. It may be called from any goroutine except the supervisor's: it waits
+// for the claim of the process, for claimTimeout at most.
 func (l *Launcher) Owner(pid int) int {
 	k := l.look(lineage(pid))
 	if k.owner(pid).unknown {
@@ -145,8 +145,8 @@ func (l *Launcher) Owner(pid int) int {
 	return k.owner(pid).generation
 }
 
-// members returns the processes of a generation besides its main one and those of its probes, and those of which it is not known yet
-// whether they are.
+// members returns the processes of a generation except its main process and those of its probes, and the processes whose generation is
+// not known yet.
 func (k *look) members(generation, main int) (all, unknown []proc.Entry) {
 	for pid, e := range k.table {
 		if e.Zombie || pid == main || k.isProbe(e) {
@@ -162,8 +162,8 @@ func (k *look) members(generation, main int) (all, unknown []proc.Entry) {
 	return all, unknown
 }
 
-// members returns the processes of the generation besides the main one and those of its probes; none where they cannot be seen. It waits
-// for what orphans claim, claimTimeout at most, and is not for the supervisor's goroutine.
+// members returns the processes of the generation except the main process and those of its probes; none if they cannot be seen. It waits
+// for the claims of orphans, for claimTimeout at most, and is not for the supervisor's goroutine.
 func (ch *child) members() []proc.Entry {
 	main := ch.mainPID()
 	t, _ := ch.l.processes()
@@ -176,8 +176,8 @@ func (ch *child) members() []proc.Entry {
 	return all
 }
 
-// membersNow is members for the supervisor's goroutine: it does not wait. unknown are those that may belong to the generation. known is
-// false where crank had not the means to look.
+// membersNow is members for the supervisor's goroutine: it does not wait. unknown are the processes that may belong to the generation.
+// known is false if crank lacked the means to look.
 func (ch *child) membersNow() (all, unknown []proc.Entry, known bool) {
 	t, known := ch.l.processes()
 	all, unknown = ch.l.look(t).members(ch.generation, ch.mainPID())
@@ -197,7 +197,7 @@ func (l *Launcher) processes() (t proc.Table, known bool) {
 	return nil, !proc.Exhausted(err)
 }
 
-// Others implements supervisor.Child. Where crank does not see all it says that there is one more, so that it is asked again.
+// Others implements supervisor.Child. If crank does not see all processes, it reports one more, so that the caller asks again.
 func (ch *child) Others(sig syscall.Signal) int {
 	if ch.l.alone {
 		return 0
@@ -205,7 +205,7 @@ func (ch *child) Others(sig syscall.Signal) int {
 	return ch.l.signalAll(&ch.missed, sig, ch.membersNow)
 }
 
-// Strays implements supervisor.Launcher; where crank does not see all, as Others.
+// Strays implements supervisor.Launcher; if crank does not see all processes, it does as Others does.
 func (l *Launcher) Strays(sig syscall.Signal) int {
 	if l.alone {
 		return 0
@@ -213,7 +213,7 @@ func (l *Launcher) Strays(sig syscall.Signal) int {
 	return l.signalAll(&l.missed, sig, l.strays)
 }
 
-// strays returns the processes that belong to no generation, as membersNow.
+// strays returns the processes that belong to no generation, in the manner of membersNow.
 func (l *Launcher) strays() (all, unknown []proc.Entry, known bool) {
 	t, known := l.processes()
 	k := l.look(t)
@@ -229,14 +229,14 @@ func (l *Launcher) strays() (all, unknown []proc.Entry, known bool) {
 	return all, unknown, known
 }
 
-// missed are signals that were due when crank could not see for whom.
+// missed holds signals that were due while crank could not see their targets.
 type missed struct {
-	one map[identity]syscall.Signal // for a process, if it turns out to be one of those that were meant
-	all syscall.Signal              // for all of them; 0: none
+	one map[identity]syscall.Signal // for a process, if it turns out to be a target
+	all syscall.Signal              // for all targets; 0: none
 }
 
-// signalAll signals (unless sig is 0) the processes that are meant, also with what they have missed, and counts them; all that may be
-// meant count as one.
+// signalAll signals the processes that meant returns, with sig or, if that is 0, with the signal that they missed, and counts them; all
+// unknown ones count as one.
 func (l *Launcher) signalAll(m *missed, sig syscall.Signal, meant func() (all, unknown []proc.Entry, known bool)) int {
 	all, unknown, known := meant()
 	if !known {
@@ -265,7 +265,7 @@ func (l *Launcher) signal(e proc.Entry, sig syscall.Signal) {
 
 // strange returns why a message on the sockets of generation n does not count; empty: it does. A
 // sender that is dead already cannot be looked up, and is fine: the socket's address is secret. Where it is not, an abstract
-// one, only crank's own user and root may send without being known to be of the generation. It blocks as Owner does.
+// one, only crank's own user and root may send without being known to be of the generation. It blocks like Owner.
 func (l *Launcher) strange(n int, from notify.Sender) string {
 	switch from.PID {
 	case 0:
@@ -304,8 +304,8 @@ func lineage(pid int) proc.Table {
 	return t
 }
 
-// resolve has it known what a process and its ancestors claim, for the supervisor's goroutine, which cannot wait for it: when that asks
-// whose the process is, its parents may have ended. It blocks for claimTimeout at most, where pid is a descendant of crank's.
+// resolve gets the claims of a process and its ancestors for the supervisor's goroutine, which cannot wait for them: by the time that it
+// looks for the owner of the process, its parents may have ended. It blocks for claimTimeout at most, and only if pid descends from crank.
 func (l *Launcher) resolve(pid int) {
 	t, self := lineage(pid), os.Getpid()
 	if !t.Within(pid, self) {

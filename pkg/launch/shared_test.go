@@ -8,7 +8,7 @@ import (
 	"github.com/crankctl/crank/pkg/supervisor"
 )
 
-// TestFailedUnexecuted: a candidate that was never executed has changed nothing, so what has changed is somebody else's own.
+// TestFailedUnexecuted: a candidate that was never executed changed nothing, so any change is another process's.
 func TestFailedUnexecuted(t *testing.T) {
 	for program, back := range map[string]bool{"/there/is/no/such/program": false, "/bin/true": true} {
 		b := newBench(t, nil, "tcp4://127.0.0.1:0")
@@ -31,11 +31,7 @@ func TestFailedUnexecuted(t *testing.T) {
 		if err != nil || (now == before) != back {
 			t.Errorf("%s: the flags are %+v, %v; they were %+v", program, now, err, before)
 		}
-		for done := false; !done; {
-			exits, _ := b.Reap()
-			done = len(exits) > 0
-		}
-		ch.Gone()
+		b.exit(ch)
 		ch.Close()
 	}
 }

@@ -24,9 +24,9 @@ import (
 //
 //	crank: generation ready generation=4 pid=57
 //
-// Texts are cut to a kilobyte. Lines with one message are limited to ten in ten seconds (for each generation, if they have that
-// attribute); with the attribute Peer to one. The last one that was left out is written at the end of that time, or by Close, and says
-// how many others were.
+// Texts are cut to a kilobyte. Lines with the same message are limited to ten in ten seconds (per generation, if they have that
+// attribute), or to one if they have the attribute Peer. The last suppressed line is written at the end of that time, or by Close,
+// and says how many others were suppressed.
 func New(w io.Writer, format string, level int, isTerminal bool, name string) (logr.Logger, *Writer) {
 	lost := func(n int64) []byte {
 		var line bytes.Buffer
@@ -39,7 +39,7 @@ func New(w io.Writer, format string, level int, isTerminal bool, name string) (l
 	return logr.FromSlogHandler(limited), writer
 }
 
-// Warn writes a line of level WARN, for which logr has no method of its own: something is wrong, and crank goes on.
+// Warn writes a line of level WARN, for which logr has no method: something is wrong, and crank continues.
 func Warn(log logr.Logger, message string, keysAndValues ...any) {
 	slog.New(logr.ToSlogHandler(log)).Warn(message, keysAndValues...)
 }

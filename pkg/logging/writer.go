@@ -27,7 +27,7 @@ const retry = 20 * time.Millisecond
 type Writer struct {
 	to      io.Writer
 	lost    func(n int64) []byte // the line that says so
-	ends    func()               // called by Close before all else; it may write
+	ends    func()               // called first by Close; may write
 	dropped atomic.Int64
 
 	mu      sync.Mutex

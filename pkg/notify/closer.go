@@ -6,12 +6,11 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// maxUnclosed is how many descriptors of one generation may wait to be closed; a message can bring 253 more.
+// maxUnclosed is how many descriptors of one generation may wait to be closed; a message can add 253 more.
 const maxUnclosed = 1024
 
-// closer closes the descriptors that one generation has sent, on a goroutine of its own: to close what somebody else has made may
-// take any time. A socket may linger, and so may one in the queue of a unix socket that was sent; the server of a FUSE file may not
-// answer.
+// closer closes the descriptors that one generation sent, on a separate goroutine: closing what another process opened may take any
+// time. A socket may linger, and so may one in the queue of a unix socket that was sent; the server of a FUSE file may not answer.
 type closer struct {
 	mu      sync.Mutex
 	room    sync.Cond // signalled when a descriptor was closed
@@ -26,8 +25,8 @@ func newCloser() *closer {
 	return c
 }
 
-// add has descriptors closed, in this order, and returns at once, or once there is room after too many. The closer's goroutine ends
-// when it has closed them all.
+// add queues descriptors to be closed in this order. It returns immediately, unless too many are waiting: then it blocks until there
+// is room. The closer's goroutine ends when it has closed them all.
 func (c *closer) add(fds []int) {
 	if len(fds) == 0 {
 		return
@@ -58,7 +57,7 @@ func (c *closer) run() {
 	c.room.Broadcast()
 }
 
-// end has add never wait again.
+// end makes add never wait again.
 func (c *closer) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -66,7 +65,7 @@ func (c *closer) end() {
 	c.room.Broadcast()
 }
 
-// wait returns when all that was added is closed.
+// wait returns when everything that was added is closed.
 func (c *closer) wait() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

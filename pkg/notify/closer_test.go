@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// lingering returns a TCP socket that close(2) waits for, for an hour: its peer does not read what was sent. Once end is called it
-// waits no longer.
+// lingering returns a TCP socket on which close(2) blocks for an hour: its peer does not read what was sent. After end it no longer
+// blocks.
 func lingering(t *testing.T) (fd int, end func()) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -37,7 +37,7 @@ func lingering(t *testing.T) (fd int, end func()) {
 		for chunk := make([]byte, 1<<20); failed == nil; {
 			_, failed = syscall.Write(int(local), chunk)
 		}
-		if failed == syscall.EAGAIN { // the peer's window is full, and so is the socket
+		if failed == syscall.EAGAIN { // the peer's window and the socket's buffer are full
 			failed = syscall.SetsockoptLinger(int(local), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 3600})
 		}
 		if failed == nil {
@@ -50,11 +50,11 @@ func lingering(t *testing.T) (fd int, end func()) {
 	return fd, end
 }
 
-// TestLingeringSockets: a message counts at once whatever comes with it, and so do those after it; the end does not wait either.
+// TestLingeringSockets: a message counts immediately, whatever comes with it, and so do later ones; Close does not wait either.
 func TestLingeringSockets(t *testing.T) {
 	for name, pack := range map[string]func(t *testing.T, fd int) int{
 		"a socket": func(_ *testing.T, fd int) int { return fd },
-		"a unix socket with one in its queue": func(t *testing.T, fd int) int {
+		"a unix socket with a socket in its queue": func(t *testing.T, fd int) int {
 			pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM|syscall.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
@@ -71,12 +71,12 @@ func TestLingeringSockets(t *testing.T) {
 			c := dial(t, r.Address())
 			for _, text := range []string{"READY=1", "STATUS=x", "BARRIER=1", string(make([]byte, MaxDatagram+1))} {
 				fd, end := lingering(t)
-				defer end() // before the Close of open, for what the test leaves
+				defer end() // before open's cleanup closes r, for what the test leaves
 				fd = pack(t, fd)
 				send(t, c, text, fd)
 				closeAll([]int{fd})
 			}
-			events := serve(r) // only now: the last ones are in the queue
+			events := serve(r) // only now, so that the last ones are queued
 			if e := next(t, events); !e.Ready {
 				t.Errorf("first: %+v", e)
 			}
@@ -89,7 +89,7 @@ func TestLingeringSockets(t *testing.T) {
 	}
 }
 
-// TestUnreadLingeringSockets: what is still in the queue at the end holds nobody up.
+// TestUnreadLingeringSockets: messages that are still queued do not delay Close.
 func TestUnreadLingeringSockets(t *testing.T) {
 	r := open(t, directory(t))
 	c := dial(t, r.Address())
@@ -99,11 +99,11 @@ func TestUnreadLingeringSockets(t *testing.T) {
 		send(t, c, "READY=1", fd)
 		closeAll([]int{fd})
 	}
-	ending(t, r) // nobody has read
+	ending(t, r) // nothing was read
 }
 
-// TestNoDescriptorLeft: where there is none for what is sent along, the kernel closes it while it is received. That holds up
-// nobody but the one that has sent it: not its end, and not another receiver.
+// TestNoDescriptorLeft: if no descriptor is free for a file that is sent along, the kernel closes the file during the receive. That
+// blocks only the reader of the generation that sent it: neither Close nor another receiver.
 func TestNoDescriptorLeft(t *testing.T) {
 	r, other := open(t, directory(t)), open(t, directory(t))
 	c, fine := dial(t, r.Address()), dial(t, other.Address())
@@ -145,11 +145,11 @@ func ending(t *testing.T, r *Receiver) {
 	select {
 	case <-done:
 	case <-time.After(patience):
-		t.Error("the end waits for a socket")
+		t.Error("Close waits for a socket")
 	}
 }
 
-// TestManyDescriptors: they are closed in turn, and those that wait are not without a bound.
+// TestManyDescriptors: descriptors are closed in order, and the number that waits is bounded.
 func TestManyDescriptors(t *testing.T) {
 	const most = 253 // SCM_MAX_FD
 	r := open(t, directory(t))
@@ -162,7 +162,7 @@ func TestManyDescriptors(t *testing.T) {
 		next(t, events)
 		r.closer.mu.Lock()
 		if n := len(r.closer.fds); n > maxUnclosed+most {
-			t.Errorf("%d descriptors wait", n)
+			t.Errorf("%d descriptors are waiting", n)
 		}
 		r.closer.mu.Unlock()
 		for _, fd := range read {

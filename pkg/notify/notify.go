@@ -127,8 +127,8 @@ func (r *Receiver) Dropped() int64 { return r.dropped.Load() }
 
 // Serve starts to receive, and returns at once. handle is called for one message at a time, in the
 // order of each socket; while it blocks nothing is read, and soon the app's writes block too. An empty
-// datagram is no message. Descriptors sent along are closed meanwhile, but those of a BARRIER=1 after
-// handle: their sender then knows that all it sent on that socket before was handled.
+// datagram is no message. Descriptors sent along are closed concurrently; those of a BARRIER=1 are closed
+// after handle: their sender then knows that all it sent on that socket before was handled.
 func (r *Receiver) Serve(handle func(Sender, Message)) {
 	abstract := func(from Sender, m Message) {
 		from.Abstract = true
@@ -163,12 +163,12 @@ func (r *Receiver) Idle() bool {
 // closeTimeout is how long Close waits for descriptors to be closed.
 const closeTimeout = time.Second
 
-// maxUnread is how many messages are read at the end for the descriptors that they may hold: more than a socket's queue has room for
+// maxUnread is how many unread messages Close reads for the descriptors that they may hold: more than a socket's queue has room for
 // (net.unix.max_dgram_qlen).
 const maxUnread = 1024
 
-// Close removes the address and has all descriptors closed. It returns when no call of handle runs or will, and the descriptors
-// are closed, for which it waits closeTimeout at most: some of what an app has sent can make close(2) wait for long.
+// Close removes the address and closes all descriptors. It returns when no call of handle runs or will run, and the descriptors
+// are closed. For the latter it waits closeTimeout at most: some of what an app sent can make close(2) block for long.
 // It must not be called from handle. Messages that were not read yet are lost. It may be called twice.
 func (r *Receiver) Close() {
 	r.closed.Do(func() {
@@ -178,8 +178,8 @@ func (r *Receiver) Close() {
 		r.closer.end()
 		r.readers.Go(r.closeSockets)
 	})
-	r.turn.Lock()   // until nothing is handled
-	r.turn.Unlock() //nolint:staticcheck // there is nothing to do in between
+	r.turn.Lock()   // until no message is being handled
+	r.turn.Unlock() //nolint:staticcheck // nothing to do in between
 	ended := make(chan struct{})
 	go func() { // ends with them
 		r.readers.Wait()
@@ -192,7 +192,8 @@ func (r *Receiver) Close() {
 	}
 }
 
-// closeSockets takes what the kernel would close with the socket, without looking whether that lingers.
+// closeSockets takes the queued descriptors before it closes the sockets: the kernel would close them without checking whether they
+// linger.
 func (r *Receiver) closeSockets() {
 	for _, socket := range r.sockets {
 		raw, err := socket.SyscallConn()

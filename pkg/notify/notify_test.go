@@ -278,7 +278,7 @@ func TestDescriptorsAreClosed(t *testing.T) {
 	}
 }
 
-// awaitEnd waits until the other ends of a pipe are closed.
+// awaitEnd waits until all other ends of a pipe are closed. It polls, since ended does not block.
 func awaitEnd(t *testing.T, text string, fd int) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !ended(t, fd); time.Sleep(time.Millisecond) {
@@ -295,6 +295,7 @@ func closeAll(descriptors []int) {
 	}
 }
 
+// TestBarrier does what sd_notify_barrier(3) does.
 func TestBarrier(t *testing.T) {
 	r := open(t, directory(t))
 	c := dial(t, r.Address())
@@ -331,7 +332,7 @@ func TestBarrier(t *testing.T) {
 
 func TestSystemdNotify(t *testing.T) {
 	if err := programs.Works("systemd-notify"); err != nil {
-		t.Skipf("NOT TESTED: %v; TestBarrier does what it does", err)
+		t.Skipf("NOT TESTED: %v; TestBarrier covers the same protocol", err)
 	}
 	for _, dir := range []string{directory(t), ""} {
 		r := open(t, dir)
@@ -369,7 +370,7 @@ func TestLongDatagrams(t *testing.T) {
 	if e := next(t, events); e.Status != "fits" || e.Malformed != 0 {
 		t.Errorf("got %+v", e)
 	}
-	awaitEnd(t, "of the dropped datagram", read[0])
+	awaitEnd(t, "dropped datagram", read[0])
 	for _, text := range []string{padded("STATUS=long", MaxDatagram+1), "", padded("STATUS=fits too", MaxDatagram)} {
 		if _, err := syscall.Write(int(app.Fd()), []byte(text)); err != nil {
 			t.Fatal(err)

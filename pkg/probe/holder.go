@@ -60,7 +60,7 @@ func (p *Prober) blame(inode uint64, generation int, unreadable error) error {
 			return true
 		}
 		if held, _ := holds([]int{pid}, []uint64{inode}); held[inode] {
-			holder = pid // one that cannot be read is not this one that is known
+			holder = pid // processes that cannot be read are skipped
 		}
 		return holder == 0
 	})
@@ -103,7 +103,7 @@ func holds(pids []int, inodes []uint64) (held map[uint64]bool, unreadable error)
 	return held, unreadable
 }
 
-// namesAtATime is how many names of a directory are in memory at a time: a process may have a million descriptors.
+// namesAtATime is how many names of a directory are read at a time: a process may have a million descriptors.
 const namesAtATime = 512
 
 // eachName calls f for each name in a directory until it returns false.

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestEachName: all names come, however many, and none after the last one that was wanted.
+// TestEachName: it visits all names, however many there are, and none after the last one wanted.
 func TestEachName(t *testing.T) {
 	dir := t.TempDir()
 	const many = 2*namesAtATime + 1

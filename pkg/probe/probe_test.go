@@ -36,10 +36,10 @@ func TestMain(m *testing.M) {
 // soReuseport is SO_REUSEPORT, which package syscall has not.
 const soReuseport = 0xf
 
-// hidden is an argument of the app.
+// hidden is an optional argument of the app.
 const hidden = "hidden"
 
-// app serves on an address, which others may have too, and prints it. Hidden it lets nobody see its descriptors.
+// app serves on an address, which others may share, and prints it. If hidden, it lets no other process see its descriptors.
 func app(address string, hidden bool) error {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		if err2 := c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, soReuseport, 1) }); err2 != nil {
@@ -311,8 +311,8 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-// asSomebodyElse returns what look returns where it may not read the descriptors of the apps: they are not dumpable, so that another
-// process may not, of the same user neither (proc(5), ptrace(2)). Root may, and looks by a thread of another user.
+// asSomebodyElse runs look where it may not read the descriptors of the apps, and returns its result. The apps are not dumpable, so
+// no other process may, not even one of the same user (proc(5), ptrace(2)). Root may, so it runs look on a thread of another user.
 func asSomebodyElse(t *testing.T, look func() error) error {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -320,7 +320,7 @@ func asSomebodyElse(t *testing.T, look func() error) error {
 	}
 	result, refused := make(chan error, 1), make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and it ends with this goroutine
+		runtime.LockOSThread() // the thread ends with this goroutine
 		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, 12345, 12345, 12345); errno != 0 {
 			refused <- errno
 			return
@@ -331,7 +331,7 @@ func asSomebodyElse(t *testing.T, look func() error) error {
 	case err := <-result:
 		return err
 	case err := <-refused:
-		t.Skip("NOT TESTED, this root cannot become another user: descriptors that cannot be read:", err)
+		t.Skip("NOT TESTED: descriptors that cannot be read: this root cannot become another user:", err)
 		return nil
 	}
 }

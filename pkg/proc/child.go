@@ -16,9 +16,9 @@ const (
 	stepDir
 	stepNoNewPrivs
 	stepLimit
-	stepFind        // of the candidates none is there
-	stepLease       // somebody has a lease on the program
-	stepInterpreter // the program is there, what is to run it is not
+	stepFind        // none of the candidates exists
+	stepLease       // another process holds a lease on the program
+	stepInterpreter // the program exists, its interpreter does not
 	stepExec
 )
 
@@ -31,15 +31,15 @@ func (s step) String() string {
 type report struct {
 	step      step
 	errno     syscall.Errno
-	candidate int32 // which one
+	candidate int32 // index into child.paths
 }
 
 // run is the child: one thread, with a copy of the parent's memory, in an unknown state. No
 // allocation, no lock, no growth of the stack, no call but RawSyscall, and no store of a pointer
 // (the garbage collector's write barrier may be on).
 //
-// It gives up the parent's descriptors before the first step that may hang: a client of crank's would wait for the end of its
-// connection, and another crank find its control socket alive, for as long as the child has them too.
+// It closes the parent's descriptors before the first step that may hang. While the child holds them, a client of crank waits for
+// the end of its connection, and another instance finds the control socket alive.
 //
 //go:norace
 //go:nocheckptr
@@ -181,8 +181,8 @@ func (c *child) placeFiles() {
 
 const fDupfdCloexec = 1030
 
-// closeOthers closes all that is the parent's own, but for the pipe, which comes right after the child's descriptors. Where the kernel
-// has no close_range(2) (before 5.9), execve does it later.
+// closeOthers closes all of the parent's descriptors except the pipe, which it moves right behind the child's descriptors. On kernels
+// without close_range(2) (before 5.9), execve closes them later.
 //
 //go:norace
 //go:nocheckptr
@@ -216,9 +216,9 @@ func (e *pidEntry) write(pid int) {
 	}
 }
 
-// execute executes the first of the candidates that can be, as execvp(3) does: one that is not there, or whose interpreter is not, is
-// passed over, and so is one that is not allowed, which counts if there is no better one. Without a search there is one
-// candidate, and what execve says of it is the answer.
+// execute executes the first candidate that it can, as execvp(3) does. It skips a candidate that does not exist, whose interpreter
+// does not exist, or that it may not execute; the last is reported if there is no better one. Without a search there is one
+// candidate, and the result of execve is the answer.
 //
 //go:norace
 //go:nocheckptr
@@ -258,14 +258,14 @@ func (c *child) execute() {
 	c.fail(stepFind, syscall.ENOENT)
 }
 
-// What a candidate is, besides the S_IFMT of its mode.
+// The kinds of a candidate, in addition to the S_IFMT of its mode.
 const (
-	kindNone    = 0          // it is not there, or cannot be looked at
-	kindUnknown = 1<<32 - 1  // the kernel (before 4.11) or a seccomp profile has no statx(2)
+	kindNone    = 0          // it does not exist, or statx(2) fails on it
+	kindUnknown = 1<<32 - 1  // no statx(2): the kernel is older than 4.11, or seccomp denies it
 	statxType   = 0x00000001 // STATX_TYPE
 )
 
-// kindOf looks what a candidate is.
+// kindOf returns the kind of a candidate.
 //
 //go:norace
 //go:nocheckptr
@@ -281,10 +281,10 @@ func (c *child) kindOf(i int) (kind uint32) {
 	return kindNone
 }
 
-// try executes a candidate, and returns why it could not. It has it open meanwhile, which no write lease can be taken on then; one that
-// is held already shows in the open, which does not block, and ends the search: the next candidate is not what was meant. What else
-// the open says is left to execve to say: a file may be executable and not readable. Only regular files can be executed, and others are
-// not opened, since that can have effects.
+// try executes a candidate, and returns the error of execve. It keeps the file open meanwhile, so that no write lease can be taken on
+// it. If a lease is held already, the open, which does not block, fails and ends the search: the next candidate is not the one that
+// was meant. Other errors of the open are left to execve: a file may be executable but not readable. Only regular files can be
+// executed; others are not opened, since that can have side effects.
 //
 //go:norace
 //go:nocheckptr

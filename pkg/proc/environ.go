@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	// maxEnviron is how much of an environment is read: execve(2) takes no more of arguments and environment together, three
-	// quarters of _STK_LIM (bprm_stack_limits in the kernel's fs/exec.c). A process can make it seem larger, up to the whole of its
-	// memory, without any privilege: PR_SET_MM_MAP of prctl(2).
+	// maxEnviron is how much of an environment is read. execve(2) accepts no more of arguments and environment together: three
+	// quarters of _STK_LIM (bprm_stack_limits in the kernel's fs/exec.c). Without any privilege a process can make its environment
+	// seem larger, up to all of its memory, with PR_SET_MM_MAP of prctl(2).
 	maxEnviron = 6 << 20
 	// maxValue is the length of the longest value that is found, and maxKey that of a key.
 	maxValue = 1 << 10
 	maxKey   = 64
-	// overlap is how much of what was searched is searched again with what comes next.
+	// overlap is how many bytes of one piece are searched again with the next one.
 	overlap = maxKey + maxValue + 2
 )
 
-// ErrNoEnviron is the error for a process that has an environment and shows none. So does every process for a moment of its
-// execve(2), when it makes sense to look again, and one that hides it, for as long as it likes.
+// ErrNoEnviron is the error for a process that has an environment but shows none. Every process shows none for a moment of its
+// execve(2), and then it makes sense to look again. A process that hides its environment shows none for as long as it likes.
 var ErrNoEnviron = errors.New("the process does not show its environment")
 
 // chunks are the buffers of Environ.
 var chunks = sync.Pool{New: func() any { return new([64 << 10]byte) }}
 
-// Environ returns those of the variables that pid was executed with; of one that is there twice the first. It reads maxEnviron bytes at
-// most, in constant memory, and passes over values longer than maxValue. It blocks for as long as the process keeps others
-// from its memory, which one that is hostile may do for ever: it is for a goroutine that can be spared.
+// Environ returns the values of keys in the environment that pid was executed with; of duplicates it returns the first. It reads at
+// most maxEnviron bytes, in constant memory, and skips values longer than maxValue. It blocks while the process keeps others from
+// its memory, which a hostile process may do forever: call it from a goroutine that can be spared.
 func Environ(pid int, keys ...string) (map[string]string, error) {
 	file, err := os.Open("/proc/" + strconv.Itoa(pid) + "/environ")
 	if err != nil {
@@ -48,8 +48,8 @@ func Environ(pid int, keys ...string) (map[string]string, error) {
 	return found, err
 }
 
-// findVariables reads "KEY=value" entries, each with a zero byte after it, until it has found all keys. n is how many bytes it has read.
-// chunk is its memory, of more than overlap bytes.
+// findVariables reads NUL-terminated "KEY=value" entries until it has found all keys. n is the number of bytes that it read. chunk is
+// its buffer, of more than overlap bytes.
 func findVariables(r io.Reader, chunk []byte, keys []string) (found map[string]string, n int, err error) {
 	found = map[string]string{}
 	chunk[0] = 0 // as before every other entry
@@ -77,8 +77,8 @@ func findVariables(r io.Reader, chunk []byte, keys []string) (found map[string]s
 	return found, n, nil
 }
 
-// variable returns the value of the first entry of a key; last says that nothing comes after data. It searches for the key, since there
-// may be millions of other entries.
+// variable returns the value of the first entry for key; last says that no data follows. It searches for the key, since there may be
+// millions of other entries.
 func variable(data []byte, key string, last bool) (value string, ok bool) {
 	mark := []byte("\x00" + key + "=")
 	for {
@@ -92,7 +92,7 @@ func variable(data []byte, key string, last bool) (value string, ok bool) {
 			end = len(data)
 		}
 		if end < 0 {
-			return "", false // it is too long, or found again with what comes next
+			return "", false // too long, or found again with the next piece
 		}
 		if end <= maxValue {
 			return string(data[:end]), true
@@ -101,8 +101,8 @@ func variable(data []byte, key string, last bool) (value string, ok bool) {
 	}
 }
 
-// hasEnviron reports whether a process that has shown no environment has one: the kernel shows none until it has set where that ends
-// (fields 50 and 51 of proc_pid_stat(5), env_start and env_end), the last of what it sets. A zombie has none.
+// hasEnviron reports whether a process that showed no environment has one. The kernel shows none until it has set the end of the
+// environment, which it sets last (fields 50 and 51 of proc_pid_stat(5), env_start and env_end). A zombie has none.
 func hasEnviron(pid int) bool {
 	line, err := linux.ReadSmall("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
 	if err != nil {

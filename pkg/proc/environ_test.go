@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// TestEnvironOfNew: the exec is over when the program has got its memory, a moment before the kernel shows its environment. That is told
-// from an environment without the variable.
+// TestEnvironOfNew: the exec is over when the program has its memory, a moment before the kernel shows its environment. Environ tells
+// that moment from an environment without the variable.
 func TestEnvironOfNew(t *testing.T) {
 	for range 300 {
 		p := startShellWith(t, "kill -STOP $$", func(s *Spec) { s.Env = []string{"MARK=yes"} })
@@ -32,7 +32,7 @@ func TestEnvironOfNew(t *testing.T) {
 	}
 }
 
-// TestEnvironEmpty: one that is empty is nothing to look at again, since the kernel shows where it ends.
+// TestEnvironEmpty: an empty environment needs no second look, since the kernel shows where it ends.
 func TestEnvironEmpty(t *testing.T) {
 	p := startShellWith(t, "echo; kill -STOP $$", func(s *Spec) { s.Env = nil })
 	if _, err := p.out.Read(make([]byte, 1)); err != nil {
@@ -47,7 +47,7 @@ func TestEnvironEmpty(t *testing.T) {
 	p.wait(t)
 }
 
-// TestFindVariables: what is wanted is found wherever the pieces end; the first of two counts, and what is too long is none.
+// TestFindVariables: variables are found wherever the pieces end; of two the first counts, and one that is too long is skipped.
 func TestFindVariables(t *testing.T) {
 	long := strings.Repeat("x", maxValue+1)
 	key := strings.Repeat("K", maxKey)
@@ -71,7 +71,7 @@ func TestFindVariables(t *testing.T) {
 	}
 }
 
-// endless is an environment without an end, and counts what is read of it.
+// endless is an environment without an end, and counts the bytes read from it.
 type endless struct{ read int }
 
 func (e *endless) Read(p []byte) (int, error) {
@@ -79,7 +79,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// TestEnvironIsBounded: of one that has no end no more is read than the kernel would take, and memory does not grow with it.
+// TestEnvironIsBounded: of an endless environment no more is read than the kernel would accept, and memory does not grow with it.
 func TestEnvironIsBounded(t *testing.T) {
 	const chunk = 64 << 10
 	r, buffer := &endless{}, make([]byte, chunk)
@@ -88,11 +88,11 @@ func TestEnvironIsBounded(t *testing.T) {
 		_, _, _ = findVariables(io.LimitReader(r, maxEnviron), buffer, []string{"A"})
 	})
 	if r.read != maxEnviron || allocated > 10 {
-		t.Errorf("%d bytes are read, want %d; %v allocations", r.read, maxEnviron, allocated)
+		t.Errorf("read %d bytes, want %d; %v allocations", r.read, maxEnviron, allocated)
 	}
 }
 
-// FuzzEnviron: in whatever pieces an environment is read, the same is found.
+// FuzzEnviron: the result does not depend on the pieces in which an environment is read.
 func FuzzEnviron(f *testing.F) {
 	f.Add([]byte("A=1\x00B=2\x00"), uint8(3))
 	f.Add([]byte("\x00\x00A\x00=\x00A=\x00A=2"), uint8(1))

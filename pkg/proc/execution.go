@@ -14,18 +14,19 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// execution is what becomes of a child between its fork and its exec. The goroutine that reaps looks at the pipe; another one only
-// waits until there is something to see.
+// execution tracks a child between its fork and its exec. The goroutine that reaps reads the pipe; another one only waits until it is
+// readable.
 type execution struct {
 	name, dir, search string
 	paths             []string // the candidates
-	pipe              *os.File // the read end; nil: all is known
+	pipe              *os.File // the read end; nil: the outcome is known
 	over              chan struct{}
 	executed          bool
 	failure           *StartError
 }
 
-// executing are the processes whose exec is not over, or has failed, by pid. The lock is for tests in which several goroutines have children.
+// executing holds, by pid, the processes whose exec is not over, or failed. The lock is for tests that start children in several
+// goroutines.
 var executing = struct {
 	sync.Mutex
 	byPID map[int]*Process
@@ -36,7 +37,7 @@ var (
 	errNoInterpreter = errors.New("its interpreter does not exist (the #! line, or the dynamic loader of a program built for another C library)")
 )
 
-// watch begins to wait for the outcome of p's exec, which comes by r.
+// watch starts to wait for the outcome of p's exec, which arrives on the pipe r.
 func (p *Process) watch(r int, spec Spec, paths []string) {
 	x := &execution{
 		name: spec.Path, dir: spec.Dir, search: spec.Search, paths: paths,
@@ -51,24 +52,24 @@ func (p *Process) watch(r int, spec Spec, paths []string) {
 		close(x.over)
 		return
 	}
-	go func() { // ends with the child at the latest: nobody else has the write end
+	go func() { // ends with the child at the latest: only the child has the write end
 		defer close(x.over)
 		_ = conn.Read(func(fd uintptr) bool { return linux.Readable(int(fd)) })
 	}()
 }
 
-// ExecOver is closed when the exec of a process that Start has started has succeeded or failed, or the process has ended before: time to
+// ExecOver is closed when the exec of a process that Start started has succeeded or failed, or the process has ended before it: time to
 // call Executed and Reap. It may be closed earlier where the runtime cannot wait for descriptors.
 func (p *Process) ExecOver() <-chan struct{} { return p.execution.over }
 
-// Executed reports whether the process runs its program, or ran it. It is false while the exec is not over, where it has failed (Reap
-// says why), and where the process was killed before. It does not block.
+// Executed reports whether the process runs its program, or ran it. It is false while the exec is not over, if it failed (Reap says
+// why), and if the process was killed before it. It does not block.
 func (p *Process) Executed() bool {
 	p.look()
 	return p.execution.executed
 }
 
-// look takes the outcome from the pipe, if it is there. It is to be called before the status of the process is taken.
+// look takes the outcome from the pipe, if it has arrived. It must be called before the status of the process is taken.
 func (p *Process) look() {
 	x := p.execution
 	if x == nil || x.pipe == nil {
@@ -94,7 +95,7 @@ func (p *Process) look() {
 		x.failure = &StartError{Op: "execute", Path: x.name, Err: fmt.Errorf("no report from the child (%d bytes): %w", n, err)}
 	}
 	x.close()
-	if x.failure == nil { // else Reap has to say so
+	if x.failure == nil { // otherwise Reap has to report it
 		p.forget()
 	}
 }
@@ -107,7 +108,7 @@ func (x *execution) close() {
 	}
 }
 
-// unwatch is for a process of which nobody wants to know any more.
+// unwatch drops a process whose outcome no longer matters.
 func (p *Process) unwatch() {
 	if p.execution != nil {
 		p.execution.close()
@@ -121,7 +122,7 @@ func (p *Process) forget() {
 	executing.Unlock()
 }
 
-// explain makes an error of a report.
+// explain turns a report into an error.
 func (x *execution) explain(r report) *StartError {
 	e := &StartError{Op: r.step.String(), Path: x.name, Err: r.errno}
 	switch r.step {
@@ -131,7 +132,7 @@ func (x *execution) explain(r report) *StartError {
 		e.Err = fmt.Errorf("%w in PATH=%s", fs.ErrNotExist, x.search)
 	case stepLease:
 		e.Path, e.Err = x.paths[r.candidate], errLeased
-	case stepInterpreter: // "126", not "127": the file itself is there
+	case stepInterpreter: // "126", not "127": the file itself exists
 		e.Path, e.Err = x.paths[r.candidate], errNoInterpreter
 	case stepExec:
 		e.Path = x.paths[r.candidate]
@@ -139,9 +140,9 @@ func (x *execution) explain(r report) *StartError {
 	return e
 }
 
-// endedUnexecuted tells what an end of file does not: whether a child, whose status was not taken, has executed its program, or was killed
-// before and so has the kernel's PF_FORKNOEXEC still (include/linux/sched.h; proc_pid_stat(5), flags). Where that cannot be
-// seen, as under gVisor or without /proc, it has executed it.
+// endedUnexecuted reports whether a child was killed before it executed its program, which an end of file does not tell. Such a child
+// still has the kernel's PF_FORKNOEXEC (include/linux/sched.h; proc_pid_stat(5), flags) until its status is taken. Where the flag
+// cannot be seen, as under gVisor or without /proc, the child counts as executed.
 func endedUnexecuted(pid int) bool {
 	const flagForkNoExec = 0x40
 	line, _ := linux.ReadSmall("/proc/"+strconv.Itoa(pid)+"/stat", maxStat)
@@ -153,7 +154,7 @@ func endedUnexecuted(pid int) bool {
 	return err == nil && flags&flagForkNoExec != 0
 }
 
-// failed returns why a process could not be executed whose status is about to be taken; nil: it was, or it is none of Start's.
+// failed returns the exec error of a process whose status is about to be taken; nil: there was none, or Start did not start it.
 func failed(pid int) *StartError {
 	executing.Lock()
 	p := executing.byPID[pid]

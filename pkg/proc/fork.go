@@ -29,17 +29,17 @@ import (
 //	Executed ◄────────── end of file, or
 //	Reap ◄────────────── step, errno
 //
-// Between fork and exec the child can hang for as long as somebody likes: whoever has a write lease (fcntl(2), F_SETLEASE) on the
-// program or on the interpreter of a script has /proc/sys/fs/lease-break-time to give it up, 45 seconds, and a network or FUSE file
-// system under the directory, an entry of PATH or the program answers when it does. So the parent waits for nothing of it.
-// The fork is a plain one, which copies the page tables. With vfork(2) the parent's thread would be in clone(2) until the child's execve,
-// a system call that the Go scheduler does not know of, and the garbage collector could not stop the world.
+// Between fork and exec the child can hang for any length of time. The holder of a write lease (fcntl(2), F_SETLEASE) on the program or
+// on the interpreter of a script has /proc/sys/fs/lease-break-time, 45 seconds, to give it up, and a network or FUSE file system under
+// the directory, an entry of PATH or the program may take any time to answer. So the parent never waits for the child.
+// The fork is a plain one, which copies the page tables. With vfork(2) the parent's thread would stay in clone(2) until the child's
+// execve. The Go scheduler does not know of that system call, so the garbage collector could not stop the world.
 
 // child is all that the child's side reads. It is prepared by the parent, since the child must not
 // allocate, and is used for one child only, which may write into its copy.
 type child struct {
 	paths     []*byte // the candidates for the program
-	search    bool    // they come from PATH
+	search    bool    // the candidates come from PATH
 	dir       *byte
 	argv, env **byte
 	pids      [2]pidEntry
@@ -105,7 +105,7 @@ func prepare(spec Spec, paths []string, pipe int) (*child, error) {
 	return c, nil
 }
 
-// prepareEnv leaves room for the child's pid in the entries that name it.
+// prepareEnv leaves room for the child's pid in the entries that contain it.
 func (c *child) prepareEnv(spec Spec) error {
 	own := pidPrefixes(spec)
 	env := spec.Env[:len(spec.Env):len(spec.Env)]
@@ -135,7 +135,7 @@ func pidPrefixes(spec Spec) (prefixes []string) {
 	return prefixes
 }
 
-// fork makes the child, which goes on by itself. The outcome of its exec comes by the pipe whose write end it has.
+// fork creates the child and does not wait for it. The outcome of its exec arrives on the pipe whose write end it has.
 func fork(spec Spec, paths []string, pipe int) (pid, pidfd int, err error) {
 	c, err := prepare(spec, paths, pipe)
 	if err != nil {
@@ -151,7 +151,7 @@ func fork(spec Spec, paths []string, pipe int) (pid, pidfd int, err error) {
 	if pid < 0 {
 		return 0, -1, &StartError{Op: "fork for", Path: spec.Path, Err: syscall.Errno(-pid)}
 	}
-	// The child does so as well. Whoever is first: a signal to the group finds it from now on.
+	// The child does the same. Whichever is first, a signal to the group reaches it from now on.
 	_ = syscall.Setpgid(pid, pid)
 	return pid, int(c.pidfd), nil
 }

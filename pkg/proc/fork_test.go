@@ -16,7 +16,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// TestStartChangesOnlyTheChild takes every step, and has every step fail.
+// TestStartChangesOnlyTheChild takes every step, and makes every step fail.
 func TestStartChangesOnlyTheChild(t *testing.T) {
 	everything := Spec{
 		Path: "/bin/sh", Argv: []string{"sh", "-c", "exit 7"}, Env: []string{"A=b"}, Dir: t.TempDir(), Files: []int{2, -1, 0, 1},

@@ -13,14 +13,16 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/root"
 )
 
-// With a write lease (fcntl(2), F_SETLEASE) a file's owner holds up everybody who executes it, for as long as
-// /proc/sys/fs/lease-break-time says: 45 seconds. On the program itself it is seen in time; on an interpreter, or where the program cannot be
-// opened for reading, execve hangs, as it does on a file system that does not answer.
+// With a write lease (fcntl(2), F_SETLEASE) the owner of a file blocks every exec of it for /proc/sys/fs/lease-break-time: 45 seconds.
+// A lease on the program itself is seen in time. With a lease on an interpreter, or on a program that cannot be opened for reading,
+// execve hangs, as it does on a file system that does not answer.
 
-// lease is the owner: it takes a write lease on a file, says so, and gives it up at the end of its stdin. It does not hear that
-// somebody else wants the file: Go ignores SIGIO.
+// lease is the owner: it takes a write lease on a file, says so, and gives it up at the end of its stdin. It does not notice that
+// another process wants the file: Go ignores SIGIO.
 func lease(args []string) {
 	file, err := os.Open(args[0])
 	if err != nil {
@@ -35,7 +37,7 @@ func lease(args []string) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// hold has another process take a write lease on a file; release ends it.
+// hold makes another process take a write lease on a file; release ends it.
 func hold(t *testing.T, path string) (release func()) {
 	t.Helper()
 	cmd := exec.Command(self(t), "helper", "lease", path)
@@ -64,7 +66,7 @@ func hold(t *testing.T, path string) (release func()) {
 	return release
 }
 
-// copied puts a copy of a program into a directory of the test's own.
+// copied copies a program into a temporary directory of the test.
 func copied(t *testing.T, program string, mode os.FileMode) (path string) {
 	t.Helper()
 	content, err := os.ReadFile(program)
@@ -75,7 +77,7 @@ func copied(t *testing.T, program string, mode os.FileMode) (path string) {
 	return path
 }
 
-// script writes one that the interpreter executes.
+// script writes a script for the interpreter.
 func script(t *testing.T, interpreter, text string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "script")
@@ -85,13 +87,13 @@ func script(t *testing.T, interpreter, text string) (path string) {
 	return path
 }
 
-// TestLeases runs as who has started it and, where that is root, as an ordinary user too.
+// TestLeases runs as the current user and, if that is root, as an ordinary user too.
 func TestLeases(t *testing.T) {
 	t.Run("the program", testLeasedProgram)
 	t.Run("the interpreter", testLeasedInterpreter)
 	t.Run("the interpreter, given up", testLeaseGivenUp)
 	t.Run("a program that cannot be read", testLeasedUnreadable)
-	if os.Geteuid() == 0 {
+	if root.Full() {
 		t.Run("as an ordinary user", testLeasesAsUser)
 	}
 }
@@ -116,7 +118,7 @@ func testLeasesAsUser(t *testing.T) {
 	}
 }
 
-// testLeasedProgram: it cannot be executed, and the error says why; with the lease gone it can.
+// testLeasedProgram: a leased program cannot be executed, and the error says why; once the lease is gone it can.
 func testLeasedProgram(t *testing.T) {
 	path := copied(t, "/bin/true", 0o755)
 	release := hold(t, path)
@@ -138,7 +140,7 @@ func testLeasedProgram(t *testing.T) {
 	}
 }
 
-// hanging starts a program whose exec hangs in a function of the kernel, and makes sure that nothing else does.
+// hanging starts a program whose exec hangs in a kernel function, and checks that nothing else hangs.
 func hanging(t *testing.T, spec Spec, in string) *Process {
 	t.Helper()
 	spec.Argv, spec.Files = []string{"x"}, []int{0, 1, 2}
@@ -169,13 +171,13 @@ func hanging(t *testing.T, spec Spec, in string) *Process {
 
 const inLease, inFUSE = "__break_lease", "fuse"
 
-// waitChannel is the kernel function that a process waits in (proc(5), wchan).
+// waitChannel returns the kernel function that a process waits in (proc(5), wchan).
 func waitChannel(pid int) string {
 	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
 	return string(name)
 }
 
-// testLeasedInterpreter: the child hangs, without anything of the parent's, and is ended by a signal to its group.
+// testLeasedInterpreter: the child hangs, holds none of the parent's descriptors, and dies of a signal to its group.
 func testLeasedInterpreter(t *testing.T) {
 	interpreter := copied(t, "/bin/sh", 0o755)
 	own, err := os.Open("/dev/zero")
@@ -200,7 +202,7 @@ func testLeasedInterpreter(t *testing.T) {
 	}
 }
 
-// testLeaseGivenUp: the exec goes on.
+// testLeaseGivenUp: the exec continues.
 func testLeaseGivenUp(t *testing.T) {
 	interpreter := copied(t, "/bin/sh", 0o755)
 	release := hold(t, interpreter)
@@ -238,7 +240,7 @@ func testLeasedUnreadable(t *testing.T) {
 }
 
 // TestFileSystemHangs: a file system that does not answer can be under the working directory, an entry of PATH or the program. Here it is
-// FUSE without anybody who serves it.
+// FUSE without a server.
 func TestFileSystemHangs(t *testing.T) {
 	dir := t.TempDir()
 	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
@@ -247,7 +249,7 @@ func TestFileSystemHangs(t *testing.T) {
 		err = syscall.Mount("none", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd()))
 	}
 	if err != nil {
-		t.Skip("NOT TESTED without FUSE: an exec that hangs on a file system: ", err)
+		t.Skip("NOT TESTED: an exec that hangs on a file system: cannot mount FUSE: ", err)
 	}
 	defer func() {
 		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {

@@ -18,7 +18,7 @@ import (
 
 // Spec describes a process to start.
 type Spec struct {
-	// Path is the program, as execvp(3) takes it: with a slash in it, it is relative to Dir; without one it is looked for in Search.
+	// Path is the program, as for execvp(3): with a slash it is relative to Dir, without one it is looked up in Search.
 	Path   string
 	Search string   // the value of PATH
 	Argv   []string // with argv[0]
@@ -86,8 +86,8 @@ type Process struct {
 	execution *execution // nil: it was adopted
 }
 
-// Start forks, and does not wait for the child, which may hang in its exec for long: Executed tells that it runs its program, Reap why
-// it does not. Errors are *StartError, except where not even a pipe could be had.
+// Start forks and does not wait for the child, whose exec may hang for a long time: Executed tells that it runs its program, Reap why it
+// does not. Errors are *StartError, except if no pipe can be created.
 func Start(spec Spec) (*Process, error) {
 	if spec.Path == "" {
 		return nil, &StartError{Op: "execute", Path: `""`, Err: errors.New("the command is empty")}
@@ -166,10 +166,10 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// searches reports whether the program is looked for in Search.
+// searches reports whether the program is looked up in Search.
 func (s Spec) searches() bool { return !strings.Contains(s.Path, "/") }
 
-// candidates returns the paths that the program may have, as the child executes them: in its directory.
+// candidates returns the paths that the program may have, as the child executes them from its directory.
 func (s Spec) candidates() (paths []string) {
 	if !s.searches() {
 		return []string{absolute(s.Path, s.Dir)}

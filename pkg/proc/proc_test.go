@@ -638,7 +638,7 @@ func TestParseStat(t *testing.T) {
 	}
 }
 
-// TestSearch: the program is looked for as execvp(3) does.
+// TestSearch: the program is looked up as by execvp(3).
 func TestSearch(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, content string, mode os.FileMode) {

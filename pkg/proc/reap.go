@@ -13,8 +13,8 @@ type Exit struct {
 	PID    int
 	Code   int            // exit status; -1 where a signal ended it
 	Signal syscall.Signal // 0 where it exited
-	// Failed is why a process that Start has started never ran its program, a *StartError; nil: it did, or was killed before. Code is
-	// what a shell would exit with then.
+	// Failed is the *StartError of a process that Start started and that could not execute its program; nil: it did, or was killed
+	// before. With it, Code is what a shell would exit with.
 	Failed error
 }
 
@@ -46,7 +46,7 @@ func Reap(each func(Exit)) (none bool, err error) {
 	}
 }
 
-// next takes one status. What became of an exec that was not over is to be seen only before that.
+// next takes one status. The outcome of an exec can be seen only before that.
 func next() (e Exit, more bool, err error) {
 	if !anyExecuting() {
 		pid, status, more, err := linux.WaitAny()

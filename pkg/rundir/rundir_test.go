@@ -14,7 +14,7 @@ import (
 	"github.com/crankctl/crank/test/root"
 )
 
-func TestMain(m *testing.M) { os.Exit(guard.Main(m)) } // modes are tested, so it is not the tester's umask
+func TestMain(m *testing.M) { os.Exit(guard.Main(m)) } // the tests check modes, so the tester's umask must not apply
 
 func TestFirst(t *testing.T) {
 	root := t.TempDir()
@@ -182,7 +182,7 @@ func TestMakeAsked(t *testing.T) {
 	}
 }
 
-// emptySharedMemory has the directories of the machine's other users out of the way, and one's own, until the end of the test.
+// emptySharedMemory hides the directories of the machine's users, the tester's included, until the end of the test.
 func emptySharedMemory(t *testing.T) {
 	t.Helper()
 	old := sharedMemoryDir

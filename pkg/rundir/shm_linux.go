@@ -31,8 +31,8 @@ func sharedMemoryOfOthers() (paths []string) {
 	return paths
 }
 
-// sharedMemoryDir is a tmpfs that everybody can write to (shm_overview(7)); a variable for tests, which others' directories must not
-// disturb.
+// sharedMemoryDir is a world-writable tmpfs (shm_overview(7)). It is a variable so that other users' directories cannot disturb
+// the tests.
 var sharedMemoryDir = "/dev/shm"
 
 func inSharedMemory(user, space string) string {

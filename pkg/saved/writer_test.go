@@ -231,7 +231,7 @@ func TestWriterBadDisk(t *testing.T) {
 		}
 		h := helper{name: "save", path: path}
 		if os.Geteuid() == 0 {
-			root.Need(t) // permissions bind nobody who is half a root
+			root.Need(t) // user 0 without the rights of root may still bypass permissions
 			h.uid = other
 		}
 		check(t, runHelper(t, h), syscall.EACCES)

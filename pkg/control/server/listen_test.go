@@ -156,10 +156,7 @@ func TestBadAddresses(t *testing.T) {
 // Who owns the token can read it, and is not crank's own user.
 func TestTokenOfAnotherUser(t *testing.T) {
 	root.Need(t)
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	token := newToken(t)
 	if err := os.Chown(token, 12345, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -171,11 +168,18 @@ func TestTokenOfAnotherUser(t *testing.T) {
 	}
 }
 
-func TestTCPNeedsTheToken(t *testing.T) {
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+// newToken writes a token file.
+func newToken(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(path, []byte("0123456789abcdef\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return path
+}
+
+func TestTCPNeedsTheToken(t *testing.T) {
+	token := newToken(t)
 	l, err := Listen("tcp://localhost:0", token)
 	if err != nil {
 		t.Fatal(err)
@@ -209,12 +213,9 @@ func TestTCPNeedsTheToken(t *testing.T) {
 	}
 }
 
-// Requests without the token fill no log, and do not choose what is in it.
+// Requests without the token can neither flood the log nor choose its content.
 func TestDeniedRequestsAreCounted(t *testing.T) {
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	token := newToken(t)
 	l, err := Listen("tcp://localhost:0", token)
 	if err != nil {
 		t.Fatal(err)
@@ -234,23 +235,20 @@ func TestDeniedRequestsAreCounted(t *testing.T) {
 		io.Copy(io.Discard, response.Body)
 		response.Body.Close()
 		if i%100 == 0 {
-			http.DefaultClient.CloseIdleConnections() // another port
+			http.DefaultClient.CloseIdleConnections() // the next request comes from another port
 		}
 	}
 	writer.Close(patience)
-	// One, one each ten seconds, and one at the end.
+	// One at the start, one every ten seconds, and one at the end.
 	if n, lines := out.Len(), strings.Count(out.String(), "\n"); n > 10<<10 || lines < 2 || !strings.Contains(out.String(), `"suppressed":`) {
-		t.Errorf("%d requests have written %d lines, %d bytes: %.3000s", requests, lines, n, out.String())
+		t.Errorf("%d requests wrote %d lines, %d bytes: %.3000s", requests, lines, n, out.String())
 	}
 }
 
 // A page in a browser on the same machine can send such requests: from another origin, or, once its name leads to 127.0.0.1
 // (DNS rebinding), from its own. It cannot know the token, and may not read the answer.
 func TestTCPFromABrowser(t *testing.T) {
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	token := newToken(t)
 	l, err := Listen("tcp://127.0.0.1:0", token)
 	if err != nil {
 		t.Fatal(err)

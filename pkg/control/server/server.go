@@ -207,7 +207,8 @@ func (x *exchange) identify() error {
 	return nil
 }
 
-// peer is by whom denied requests are counted in the log (logging.Peer): a process can have any number of ports, pids and names.
+// peer names the sender of a denied request for the log, which counts by it (logging.Peer). It omits ports, pids and names: a
+// process can have any number of them.
 func peer(asker supervisor.Asker) string {
 	if host, _, err := net.SplitHostPort(strings.TrimPrefix(asker.Name, "tcp://")); err == nil && asker.UID < 0 {
 		return "tcp://" + host

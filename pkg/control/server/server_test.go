@@ -341,34 +341,29 @@ func TestRootChecksTheWholePath(t *testing.T) {
 	}
 }
 
-// Of several sockets on one port the one decides to which the kernel gives the connection.
+// Of several sockets on one port, only the one to which the kernel gives the connection counts.
 func TestClientChecksTheExactListener(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root can be somebody else")
-	}
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	root.Need(t)
+	token := newToken(t)
 	const own, stranger = 0, 12345
 	type bound struct {
 		address string
 		uid     int
 	}
 	for name, c := range map[string]struct {
-		sockets []bound // the first one has any port, the others the same; [::] is for IPv6 only
+		sockets []bound // the first gets any port, the others the same; [::] is IPv6-only
 		ask     string
 		ok      bool
 	}{
-		"a stranger has IPv6, crank the address":     {[]bound{{"127.0.0.1", own}, {"[::]", stranger}}, "127.0.0.1", true},
-		"crank has IPv6, a stranger the address":     {[]bound{{"[::]", own}, {"127.0.0.1", stranger}}, "127.0.0.1", false},
-		"a stranger has IPv6, crank all of IPv4":     {[]bound{{"0.0.0.0", own}, {"[::]", stranger}}, "127.0.0.1", true},
-		"crank has IPv6, a stranger all of IPv4":     {[]bound{{"[::]", own}, {"0.0.0.0", stranger}}, "127.0.0.1", false},
-		"a stranger has IPv6, and is asked":          {[]bound{{"127.0.0.1", own}, {"[::]", stranger}}, "[::1]", false},
-		"crank has IPv6, and is asked":               {[]bound{{"[::]", own}, {"127.0.0.1", stranger}}, "[::1]", true},
-		"crank has the address, a stranger the next": {[]bound{{"127.0.0.1", own}, {"127.0.0.2", stranger}}, "127.0.0.1", true},
-		"strangers share the address":                {[]bound{{"127.0.0.1", stranger}, {"127.0.0.1", stranger}}, "127.0.0.1", false},
-		"crank shares the address with itself":       {[]bound{{"127.0.0.1", own}, {"127.0.0.1", own}}, "127.0.0.1", true},
+		"a stranger owns IPv6, crank the address":     {[]bound{{"127.0.0.1", own}, {"[::]", stranger}}, "127.0.0.1", true},
+		"crank owns IPv6, a stranger the address":     {[]bound{{"[::]", own}, {"127.0.0.1", stranger}}, "127.0.0.1", false},
+		"a stranger owns IPv6, crank all of IPv4":     {[]bound{{"0.0.0.0", own}, {"[::]", stranger}}, "127.0.0.1", true},
+		"crank owns IPv6, a stranger all of IPv4":     {[]bound{{"[::]", own}, {"0.0.0.0", stranger}}, "127.0.0.1", false},
+		"a stranger owns IPv6 and is dialed":          {[]bound{{"127.0.0.1", own}, {"[::]", stranger}}, "[::1]", false},
+		"crank owns IPv6 and is dialed":               {[]bound{{"[::]", own}, {"127.0.0.1", stranger}}, "[::1]", true},
+		"crank owns the address, a stranger the next": {[]bound{{"127.0.0.1", own}, {"127.0.0.2", stranger}}, "127.0.0.1", true},
+		"strangers share the address":                 {[]bound{{"127.0.0.1", stranger}, {"127.0.0.1", stranger}}, "127.0.0.1", false},
+		"crank shares the address with itself":        {[]bound{{"127.0.0.1", own}, {"127.0.0.1", own}}, "127.0.0.1", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			port := "0"
@@ -391,7 +386,7 @@ func TestClientChecksTheExactListener(t *testing.T) {
 	}
 }
 
-// listenShared listens with SO_REUSEPORT as a user.
+// listenShared listens with SO_REUSEPORT as the given user.
 func listenShared(t *testing.T, address string, uid int) (l net.Listener) {
 	t.Helper()
 	network := "tcp4"
@@ -419,10 +414,7 @@ func listenShared(t *testing.T, address string, uid int) (l net.Listener) {
 
 // Over TCP crankctl would send the token to whoever has the port, while crank is not there: another user must not get it.
 func TestClientChecksWhoListens(t *testing.T) {
-	token := filepath.Join(t.TempDir(), "token")
-	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	token := newToken(t)
 	for _, address := range []string{"127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"} {
 		got := make(chan int, 10)
 		var l net.Listener
@@ -969,6 +961,7 @@ func TestNoGoroutineStays(t *testing.T) {
 		}
 		all.Wait()
 	})
+	// Polled: a goroutine's end raises no event.
 	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<20)
