@@ -32,8 +32,8 @@ func (d *damage) flags(fs *flag.FlagSet) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	fs.StringVar(&d.what, "damage", "", "`what` to do to a shared socket, as listen@3: "+strings.Join(names, ", "))
-	fs.StringVar(&d.done, "damage-done", "", "make this `file` when it is done")
+	fs.StringVar(&d.what, "damage", "", "`what` to do to a shared socket, for example listen@3: "+strings.Join(names, ", "))
+	fs.StringVar(&d.done, "damage-done", "", "create this `file` when it is done")
 	fs.StringVar(&d.when, "damage-at", atStart, "`when`: "+atStart+", "+atReady+" (after READY), "+atEnd+" (when drained), order (by -order damage)")
 }
 
@@ -53,7 +53,7 @@ func (d *damage) hold() error {
 	return nil
 }
 
-// do does it, if this is the moment.
+// do carries out the damage if this is the moment for it.
 func (d *damage) do(when string) error {
 	if d.what == "" || d.when != when {
 		return nil
@@ -61,7 +61,7 @@ func (d *damage) do(when string) error {
 	name, _, _ := strings.Cut(d.what, "@")
 	act, ok := damages[name]
 	if !ok {
-		return fmt.Errorf("-damage %s: no such thing", d.what)
+		return fmt.Errorf("-damage %s: unknown damage", d.what)
 	}
 	err := act(d.fd)
 	if err == nil && d.done != "" {
@@ -80,7 +80,7 @@ var damages = map[string]func(fd int) error{
 	"chmod":   func(fd int) error { return withPath(fd, func(path string) error { return os.Chmod(path, 0) }) },
 	"connect": connect,
 	"shutdown": func(fd int) error {
-		if err := unix.Shutdown(fd, unix.SHUT_RDWR); !errors.Is(err, unix.ENOTCONN) { // which does it all the same
+		if err := unix.Shutdown(fd, unix.SHUT_RDWR); !errors.Is(err, unix.ENOTCONN) { // it shuts the socket down all the same
 			return err
 		}
 		return nil
@@ -111,12 +111,12 @@ func withPath(fd int, act func(path string) error) error {
 	}
 	at, ok := name.(*unix.SockaddrUnix)
 	if !ok {
-		return errors.New("it has no path")
+		return errors.New("the socket has no path")
 	}
 	return act(at.Name)
 }
 
-// chmodForGood goes on until it is killed, in the background.
+// chmodForGood damages the path in the background until the process is killed.
 func chmodForGood(path string) error {
 	go func() {
 		for {
@@ -137,7 +137,7 @@ func attach(fd int) error {
 		&unix.SockFprog{Len: 1, Filter: &unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}})
 }
 
-// connect makes a socket of its own the peer of one for datagrams.
+// connect connects a datagram socket to a new socket of this process.
 func connect(fd int) error {
 	var own unix.Sockaddr = &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
@@ -151,11 +151,11 @@ func connect(fd int) error {
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(peer, own); err != nil {
-		return err
+	if err = unix.Bind(peer, own); err == nil {
+		own, err = unix.Getsockname(peer)
 	}
-	if own, err = unix.Getsockname(peer); err != nil {
-		return err
+	if err == nil {
+		err = unix.Connect(fd, own)
 	}
-	return unix.Connect(fd, own)
+	return err // peer stays open: it is the peer until this process ends
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/crankctl/crank/test/disguise"
 )
 
-// startDisguised starts orphans that show another environment than they have, and returns when they are there.
+// startDisguised starts orphans that show an environment other than their own, and returns once they exist.
 func (o options) startDisguised() error {
 	between, err := os.StartProcess("/proc/self/exe",
 		[]string{"app-orphan", "-orphan", "-orphan-life", o.orphanLife.String(), "-disguise", o.disguise,
@@ -24,12 +24,12 @@ func (o options) startDisguised() error {
 	}
 	state, err := between.Wait()
 	if err == nil && !state.Success() {
-		err = fmt.Errorf("the orphans: %v", state)
+		err = fmt.Errorf("cannot start the orphans: %v", state)
 	}
 	return err
 }
 
-// forkDisguised makes the orphans: copies of this process, which so show what it does and take next to no memory. They end on TERM.
+// forkDisguised forks the orphans: copies of this process, so they show what it shows and take next to no memory. They end on TERM.
 func forkDisguised(o options) int {
 	notices := -1
 	if o.disguisedSays != "" {
@@ -61,11 +61,11 @@ func forkDisguised(o options) int {
 	return 0
 }
 
-// speechInterval is how often a disguised orphan says something, if it does.
+// speechInterval is how often a disguised orphan sends a notification, if it sends any.
 const speechInterval = 100 * time.Millisecond
 
-// fork makes n copies of this process, each in a session of its own, that write text to a descriptor (-1: none) for so many turns, and
-// exit. Nothing of the Go runtime works in a copy, so it makes system calls only; TERM ends it, and all other signals are blocked.
+// fork makes n copies of this process, each in its own session. A copy writes text to fd (-1: none) on each of its turns, then exits.
+// The Go runtime does not work in a copy, so it only makes system calls. TERM ends it; all other signals are blocked.
 //
 //go:norace
 func fork(n, fd int, text []byte, turns int) syscall.Errno {
@@ -85,7 +85,7 @@ func fork(n, fd int, text []byte, turns int) syscall.Errno {
 		}
 		syscall.RawSyscall(syscall.SYS_SETSID, 0, 0, 0)
 		syscall.RawSyscall(syscall.SYS_CLOSE, 1, 0, 0)
-		syscall.RawSyscall(syscall.SYS_CLOSE, 2, 0, 0) // crank passes on what comes from it for as long as somebody has it
+		syscall.RawSyscall(syscall.SYS_CLOSE, 2, 0, 0) // crank forwards the output until the last process closes it
 		for range turns {
 			if fd >= 0 {
 				syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&text[0])), uintptr(len(text)))

@@ -24,11 +24,11 @@ func (o *orders) flags(fs *flag.FlagSet) {
 	fs.StringVar(&o.readyWhen, "ready-when", "", "say READY once this `file` exists")
 	fs.StringVar(&o.leaveWhen, "leave-when", "", "once drained, do not end before this `file` exists")
 	fs.StringVar(&o.order, "order", "", "`what` to do on -order-when, without it before READY: "+
-		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), disguise (start orphans that show another environment), stop (SIGSTOP), damage (what -damage says), flood (notifications from two senders while the file exists)")
+		"daemon (start one in the background and exit 0), double-fork (start one by a process between, and go on), disguise (start orphans that show a false environment), stop (SIGSTOP), damage (what -damage says), flood (notifications from two senders while the file exists)")
 	fs.StringVar(&o.orderWhen, "order-when", "", "the `file` whose existence is the order")
-	fs.StringVar(&o.disguise, "disguise", "", "`what` the orphans of -order disguise show in /proc/PID/environ: huge (64 GiB), empty, or nothing else than what is there")
-	fs.IntVar(&o.disguised, "disguised", 0, "how many of them, a `number`")
-	fs.StringVar(&o.disguisedSays, "disguised-says", "", "a `text` that they send as a notification, ten times a second")
+	fs.StringVar(&o.disguise, "disguise", "", "`what` the orphans of -order disguise show in /proc/PID/environ: huge (64 GiB) or empty; by default their own environment")
+	fs.IntVar(&o.disguised, "disguised", 0, "the `number` of these orphans")
+	fs.StringVar(&o.disguisedSays, "disguised-says", "", "a `text` that they send as a notification ten times a second")
 	fs.IntVar(&o.killAtReady, "kill-at-ready", 0, "with READY, kill the process of this `pid`")
 }
 

@@ -15,8 +15,8 @@ import (
 	"github.com/crankctl/crank/pkg/signame"
 )
 
-// reserveThreads makes the threads that the app may need later, as crank does for itself: some tests take all that pids.max allows, and are
-// about crank.
+// reserveThreads creates the threads that the app may need later, as crank does for itself: some tests exhaust pids.max to test crank, not
+// the app.
 func reserveThreads() {
 	const threads = 8
 	var made sync.WaitGroup

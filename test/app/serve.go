@@ -142,7 +142,7 @@ func (s *server) serveEcho(ctx context.Context) error {
 				if errors.Is(err, net.ErrClosed) {
 					return
 				}
-				if err != nil { // another generation has shut it down, and crank has it listen again
+				if err != nil { // another generation shut it down: retry until crank has restored it
 					time.Sleep(5 * time.Millisecond)
 					continue
 				}

@@ -151,7 +151,7 @@ func (l language) testApp(t *testing.T, table *report) {
 func (l language) testUsual(t *testing.T, table *report) {
 	p := l.usual
 	if p.long && !*all {
-		t.Skip("NOT TESTED, only with make apps: ", p.name)
+		t.Skipf("NOT TESTED: %s: only make apps runs it", p.name)
 	}
 	p.installed(t)
 	command := p.build(t, filepath.Join("testdata", p.file))
@@ -159,7 +159,7 @@ func (l language) testUsual(t *testing.T, table *report) {
 	t.Run("swaps", func(t *testing.T) { table.add(p.swap(t, l.name, p.name, 20*time.Second, command)) })
 }
 
-// installed says loudly if what the program needs is not on this machine, or does not work.
+// installed skips the test, or fails it, if anything the program needs is missing or does not work.
 func (p program) installed(t *testing.T) {
 	t.Helper()
 	for _, need := range p.needs {
@@ -174,7 +174,7 @@ func (p program) installed(t *testing.T) {
 
 func (p program) missing(t *testing.T, what string) {
 	t.Helper()
-	message := fmt.Sprintf("NOT TESTED: %s (Debian: %s)", what, p.debian)
+	message := fmt.Sprintf("NOT TESTED: %s: %s (Debian: %s)", t.Name(), what, p.debian)
 	if required {
 		t.Fatal(message)
 	}

@@ -12,13 +12,13 @@ import (
 	"github.com/crankctl/crank/test/ports"
 )
 
-// interrupt has a person press Ctrl-C where an app runs in the foreground.
+// interrupt runs an app in the foreground of a terminal and presses Ctrl-C.
 func (p program) interrupt(t *testing.T, command []string) {
 	line := slices.Concat([]string{"crank", "-bind", "127.0.0.1:0"}, p.flags, []string{"--"}, command)
 	instance.Interrupt(t, bin, t.TempDir(), strings.Join(line, " "))
 }
 
-// written returns the app of a section and the lines of the shell below a heading, with a port that nobody has in the place of 8080.
+// written saves the app of a section in dir, and returns the shell commands below a heading, with an unused port instead of 8080.
 func written(t *testing.T, section, heading string) (dir string, lines []string) {
 	t.Helper()
 	i := slices.IndexFunc(languages, func(l language) bool { return l.name == section })
@@ -33,7 +33,7 @@ func written(t *testing.T, section, heading string) (dir string, lines []string)
 	return dir, strings.Split(strings.TrimSpace(text), "\n")
 }
 
-// TestTyped types the document's first commands into a shell on a terminal. What each has to write is its comment.
+// TestTyped types the document's first commands into a shell on a terminal. Each curl must print what its comment says.
 func TestTyped(t *testing.T) {
 	dir, lines := written(t, "Python", "What an app has to do")
 	s := instance.Shell(t, "bash", bin, dir)
@@ -44,14 +44,14 @@ func TestTyped(t *testing.T) {
 		_, want, _ := strings.Cut(line, "# ")
 		if strings.HasPrefix(line, "curl") {
 			answers++
-			s.Succeeds("crankctl wait -idle", "") // until then the old one may still accept
+			s.Succeeds("crankctl wait -idle", "") // until then the old generation may still accept
 		} else {
 			want = "swapped"
 		}
 		s.Succeeds(line, want)
 	}
 	if answers != 2 {
-		t.Errorf("there were %d answers, want 2", answers)
+		t.Errorf("got %d answers, want 2", answers)
 	}
 	s.Do("kill %1")
 	s.Do("wait")

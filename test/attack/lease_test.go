@@ -16,8 +16,8 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 )
 
-// leased writes a script whose interpreter has a write lease on it (fcntl(2), F_SETLEASE): its exec hangs until somebody ends it, or
-// /proc/sys/fs/lease-break-time is over. The one who has the lease does not hear that others want the file: Go ignores SIGIO.
+// leased writes a script whose interpreter is under a write lease (fcntl(2), F_SETLEASE): its exec hangs until the process is killed or
+// /proc/sys/fs/lease-break-time has passed. The holder of the lease does not notice that the file is wanted: Go ignores SIGIO.
 func leased(t *testing.T) (script string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -38,7 +38,7 @@ func leased(t *testing.T) (script string) {
 	return script
 }
 
-// breakTime is how long a lease holds others up.
+// breakTime is how long a lease can block an exec.
 func breakTime(t *testing.T) time.Duration {
 	t.Helper()
 	text, err := os.ReadFile("/proc/sys/fs/lease-break-time")
@@ -49,7 +49,7 @@ func breakTime(t *testing.T) time.Duration {
 	return time.Duration(seconds) * time.Second
 }
 
-// hang asks for a swap to a program whose exec hangs, and returns once it does. The answer is why the swap has failed.
+// hang requests a swap to a program whose exec hangs, and returns once it hangs. The answer is why the swap failed.
 func (i *instance) hang() (answer <-chan string) {
 	i.t.Helper()
 	done := make(chan string, 1)
@@ -65,7 +65,7 @@ func (i *instance) hang() (answer <-chan string) {
 	return done
 }
 
-// hangs waits until the exec of the generation that is starting hangs.
+// hangs waits until the exec of the starting generation hangs.
 func (i *instance) hangs() {
 	i.t.Helper()
 	i.eventually("the exec hangs", func() error {
@@ -83,8 +83,8 @@ func (i *instance) hangs() {
 	})
 }
 
-// The owner of a program has the exec of a candidate hang. The loop goes on, and so do the collector, the control socket, the probes and
-// signals: crankctl abort ends the candidate, another takes its place with -force, and TERM ends crank.
+// The owner of a program makes the exec of a candidate hang. The loop, the garbage collector, the control socket, the probes and signals
+// keep working: crankctl abort ends the candidate, -force replaces it with another, and TERM ends crank.
 func TestExecHangs(t *testing.T) {
 	began := time.Now()
 	i := start(t)
@@ -124,7 +124,7 @@ func TestExecHangs(t *testing.T) {
 	}
 	i.eventually("crank is gone", func() error {
 		if err := get(i.http, "/livez"); err == nil {
-			return errors.New("it answers")
+			return errors.New("it still answers")
 		}
 		return nil
 	})
@@ -136,7 +136,7 @@ func TestExecHangs(t *testing.T) {
 	}
 }
 
-// TestFirstExecHangs: the command that crank was started with hangs in its exec. TERM ends it, and crank with it, as a shell would show it.
+// TestFirstExecHangs: the exec of the command that crank was started with hangs. TERM ends it, and crank exits with 128 + 15, as a shell would.
 func TestFirstExecHangs(t *testing.T) {
 	dir, err := os.MkdirTemp("", "attack-")
 	if err != nil {

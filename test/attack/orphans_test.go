@@ -17,18 +17,19 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/test/disguise"
 	"github.com/crankctl/crank/test/processes"
+	"github.com/crankctl/crank/test/root"
 )
 
-// withOrphans is a crank whose first generation has started orphans that show another environment than they have.
+// withOrphans is an instance whose first generation started orphans that show an environment other than their own.
 type withOrphans struct {
 	*instance
 	process *exec.Cmd
 	started []int // the app and the orphans
 }
 
-// asEach runs a test as root and as an ordinary user, or as who runs the tests, if that is not root.
+// asEach runs a test as root and as an ordinary user. Without root, it runs it as the current user only.
 func asEach(t *testing.T, test func(*testing.T, *syscall.Credential)) {
-	if os.Geteuid() != 0 {
+	if !root.Full() {
 		t.Run("user", func(t *testing.T) { test(t, nil) })
 		return
 	}
@@ -37,7 +38,7 @@ func asEach(t *testing.T, test func(*testing.T, *syscall.Credential)) {
 	t.Run("user", func(t *testing.T) { test(t, &syscall.Credential{Uid: user, Gid: user}) })
 }
 
-// startWithOrphans returns when there are so many, each in a session of its own, without its parents.
+// startWithOrphans returns once crank has adopted this number of orphans, each in its own session.
 func startWithOrphans(t *testing.T, user *syscall.Credential, number int, what, says string) *withOrphans {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "attack-")
@@ -55,7 +56,7 @@ func startWithOrphans(t *testing.T, user *syscall.Credential, number int, what, 
 	}
 	gate := filepath.Join(dir, "gate")
 	w := &withOrphans{instance: &instance{t: t, ctl: filepath.Join(dir, "web.ctl")}}
-	// With a limit of a gigabyte: a crank that takes all memory there is would take the machine's.
+	// Limited to a gigabyte, so that a crank without bounds cannot exhaust the machine's memory.
 	w.process = exec.Command("sh", "-c", `ulimit -d 1048576 && exec "$@"`, "sh", filepath.Join(bin, "crank"), "-name", "web", "-prefix", dir, "-bind", "127.0.0.1:0", "-http", "127.0.0.1:0",
 		"-stop", "3s", "-settle", "50ms", "--", filepath.Join(bin, "app"), "-order", "disguise", "-order-when", gate, "-orphan-life", "5m",
 		"-disguise", what, "-disguised", fmt.Sprint(number), "-disguised-says", says)
@@ -66,7 +67,7 @@ func startWithOrphans(t *testing.T, user *syscall.Credential, number int, what, 
 	w.pid = w.process.Process.Pid
 	t.Cleanup(func() {
 		if !t.Failed() {
-			return // it has ended, and all with it
+			return // crank and all its processes have ended
 		}
 		_ = w.process.Process.Kill()
 		_ = w.process.Wait()
@@ -82,7 +83,7 @@ func startWithOrphans(t *testing.T, user *syscall.Credential, number int, what, 
 	w.eventually("crank is ready", func() error {
 		info, err := w.client.Info(t.Context())
 		if err == nil && info.Current == nil {
-			err = errors.New("nothing serves")
+			err = errors.New("no current generation")
 		}
 		_, w.http, _ = strings.Cut(info.HTTP, "://")
 		return err
@@ -90,7 +91,7 @@ func startWithOrphans(t *testing.T, user *syscall.Credential, number int, what, 
 	if err := os.WriteFile(gate, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	w.eventually("the orphans are there", func() error {
+	w.eventually("the orphans exist", func() error {
 		w.started = processes.Children(w.pid)
 		if n := len(w.orphans()); n != number {
 			return fmt.Errorf("%d of %d", n, number)
@@ -100,7 +101,7 @@ func startWithOrphans(t *testing.T, user *syscall.Credential, number int, what, 
 	return w
 }
 
-// orphans returns those that crank has adopted.
+// orphans returns the orphans that crank has adopted.
 func (w *withOrphans) orphans() (found []int) {
 	for _, pid := range processes.Children(w.pid) {
 		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.HasPrefix(string(name), "app-orphan") {
@@ -110,14 +111,14 @@ func (w *withOrphans) orphans() (found []int) {
 	return found
 }
 
-// swap puts another app in the place of the one that has started the orphans, and waits until that is over.
+// swap replaces the generation that started the orphans, and waits until it is gone.
 func (w *withOrphans) swap() {
 	w.t.Helper()
 	result, err := w.client.Run(w.t.Context(), control.RunRequest{Command: []string{filepath.Join(bin, "app")}}, nil)
 	if err != nil {
 		w.t.Fatalf("swap: %v, %+v", err, result)
 	}
-	w.eventually("the old one is gone", func() error {
+	w.eventually("the old generation is gone", func() error {
 		all, err := w.client.PS(w.t.Context(), nil, 0)
 		if err == nil && len(all) != 1 {
 			err = fmt.Errorf("%d generations", len(all))
@@ -126,7 +127,7 @@ func (w *withOrphans) swap() {
 	})
 }
 
-// end asks crank to end, and returns how long that takes.
+// end sends TERM to crank, and returns how long it took to exit.
 func (w *withOrphans) end() time.Duration {
 	w.t.Helper()
 	begin := time.Now()
@@ -139,7 +140,7 @@ func (w *withOrphans) end() time.Duration {
 	return time.Since(begin)
 }
 
-// gaps returns how often crank believes to have been stopped.
+// gaps returns how often crank thinks it was suspended.
 func (w *withOrphans) gaps() string {
 	w.t.Helper()
 	response, err := http.Get("http://" + w.http + "/metrics")
@@ -156,7 +157,7 @@ func (w *withOrphans) gaps() string {
 	return n
 }
 
-// peak returns the most memory that crank has had so far, in KiB.
+// peak returns crank's peak memory so far, in KiB.
 func (w *withOrphans) peak() (kib int) {
 	w.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.pid))
@@ -169,13 +170,13 @@ func (w *withOrphans) peak() (kib int) {
 	return kib
 }
 
-// Three orphans have an environment of 64 GiB, and each sends ten messages a second. crank finds out that they belong to nobody with
-// as little memory as if it were of the usual length, and swaps and ends as ever.
+// Three orphans have an environment of 64 GiB, and each sends ten messages a second. crank finds out that they belong to no generation
+// with as little memory as for an environment of ordinary size, and swaps and exits as usual.
 func TestOrphansWithHugeEnvironments(t *testing.T) {
 	const mayHave = 64 << 10 // KiB
 	asEach(t, func(t *testing.T, user *syscall.Credential) {
 		w := startWithOrphans(t, user, 3, disguise.Huge, "STATUS=from an orphan")
-		w.eventually("a message of an orphan was handled", func() error {
+		w.eventually("an orphan's message was handled", func() error {
 			all, err := w.client.PS(context.Background(), nil, 0)
 			if err == nil && (len(all) != 1 || all[0].Status != "from an orphan") {
 				err = fmt.Errorf("%+v", all)
@@ -190,11 +191,11 @@ func TestOrphansWithHugeEnvironments(t *testing.T) {
 	})
 }
 
-// Three hundred orphans have an environment and show none. crank looks at them again for a moment, all together, and its loop does not
-// wait for that: the old generation is gone as soon as with orphans that hide nothing, crank does not believe to have been stopped,
+// Three hundred orphans have an environment and show none. crank keeps checking them for a moment, all together, and its loop does not
+// wait for that: the old generation is gone as soon as with orphans that hide nothing, crank does not think it was suspended,
 // and TERM ends it.
 func TestOrphansWithoutEnvironments(t *testing.T) {
-	const number, slower = 300, 3 * time.Second // with 10 ms for each and look it were six seconds at least
+	const number, slower = 300, 3 * time.Second // at 10 ms for each orphan and check it would be at least six seconds
 	asEach(t, func(t *testing.T, user *syscall.Credential) {
 		took := func(what string) (swap, end time.Duration) {
 			w := startWithOrphans(t, user, number, what, "")
@@ -208,7 +209,7 @@ func TestOrphansWithoutEnvironments(t *testing.T) {
 		}
 		swap, end := took("")
 		hiddenSwap, hiddenEnd := took(disguise.Empty)
-		t.Logf("swap %v, end %v; where they hide %v, %v", swap, end, hiddenSwap, hiddenEnd)
+		t.Logf("swap %v, end %v; with hidden environments %v, %v", swap, end, hiddenSwap, hiddenEnd)
 		if hiddenSwap > swap+slower || hiddenEnd > end+slower {
 			t.Errorf("want at most %v more", slower)
 		}

@@ -1,5 +1,5 @@
-// Package disguise has a process show another environment in /proc/PID/environ than it was executed with. Nothing but the kernel's
-// ordinary configuration is needed for it (CONFIG_CHECKPOINT_RESTORE), and no privilege.
+// Package disguise makes a process show an environment in /proc/PID/environ other than the one it was executed with. It needs only the
+// kernel's usual configuration (CONFIG_CHECKPOINT_RESTORE), and no privilege.
 package disguise
 
 import (
@@ -13,13 +13,13 @@ import (
 
 // What Environ can show.
 const (
-	Huge  = "huge"  // 64 GiB of zeros, which take no memory but that of who reads them
-	Empty = "empty" // nothing, although there is an environment, as in a moment of execve(2)
+	Huge  = "huge"  // 64 GiB of zeros, which take no memory except in the reader
+	Empty = "empty" // nothing, although there is an environment, as for a moment during execve(2)
 )
 
 const size = 64 << 30
 
-// Environ changes what this process shows, for as long as it lives.
+// Environ changes what this process shows, until it ends.
 func Environ(what string) error {
 	at, _, errno := syscall.RawSyscall6(syscall.SYS_MMAP, 0, size, syscall.PROT_READ,
 		syscall.MAP_PRIVATE|syscall.MAP_ANONYMOUS|syscall.MAP_NORESERVE, ^uintptr(0), 0)

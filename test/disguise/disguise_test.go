@@ -12,7 +12,7 @@ import (
 	"github.com/crankctl/crank/test/guard"
 )
 
-// disguised is the variable that makes this test's program a disguised process.
+// disguised is the variable that makes the test binary a disguised process.
 const disguised = "DISGUISE_TEST"
 
 func TestMain(m *testing.M) {
@@ -24,7 +24,7 @@ func TestMain(m *testing.M) {
 	os.Exit(guard.Main(m))
 }
 
-// TestEnviron: what others see. A kernel that does not let it be done fails it: then the tests that use it show nothing.
+// TestEnviron: what other processes see. It fails on a kernel that does not allow the disguise, where the tests that use it prove nothing.
 func TestEnviron(t *testing.T) {
 	for what, want := range map[string]int{Huge: 1 << 20, Empty: 0} {
 		cmd := exec.Command("/proc/self/exe")

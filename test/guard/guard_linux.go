@@ -20,16 +20,16 @@ import (
 
 const guards = true
 
-// grace is for what tests that have passed have left, to end by itself; a variable for this package's own test alone.
+// grace is how long what passing tests left behind may take to end by itself; a variable only for this package's own test.
 var grace = 10 * time.Second
 
-// patience is for what has been killed, to end on a busy machine.
+// patience is how long killed processes may take to end on a busy machine.
 const patience = 30 * time.Second
 
-// guard starts the guarded run and returns its exit code. Where a signal has ended it, it does not return: that signal ends
-// this process once all is cleaned up.
+// guard starts the guarded run and returns its exit code. If a signal stops it, it does not return: that signal ends this
+// process once everything is cleaned up.
 func guard() int {
-	runtime.LockOSThread() // Pdeathsig is sent when the thread ends that has forked (PR_SET_PDEATHSIG(2const))
+	runtime.LockOSThread() // Pdeathsig is sent when the thread that forked ends (PR_SET_PDEATHSIG(2const))
 	dir, err := Adopt()
 	if err != nil {
 		return fail(err)
@@ -45,13 +45,13 @@ func guard() int {
 		os.RemoveAll(dir)
 		signal.Reset(by)
 		_ = syscall.Kill(os.Getpid(), by)
-		select {} // the signal may come to another thread
+		select {} // the signal may be delivered to another thread
 	}
 	return verdict(status)
 }
 
-// Adopt makes this process the parent of all orphans below it, for KillRest, and returns a new directory, which is in its environment
-// as TMPDIR and XDG_RUNTIME_DIR from now on. The caller removes it.
+// Adopt makes this process the parent of all orphans below it, for KillRest. It creates a directory, sets TMPDIR and XDG_RUNTIME_DIR
+// to it, and returns it. The caller removes it.
 func Adopt() (dir string, err error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return "", fmt.Errorf("cannot become a subreaper: %w", err)
@@ -62,32 +62,32 @@ func Adopt() (dir string, err error) {
 	return dir, errors.Join(os.Setenv("TMPDIR", dir), os.Setenv("XDG_RUNTIME_DIR", dir))
 }
 
-// directory makes a directory below parent. Its name is short: a path of a socket has 107 bytes at most (unix(7)).
+// directory creates a directory below parent. Its name is short: a socket path has at most 107 bytes (unix(7)).
 func directory(parent string) (string, error) {
 	for {
 		dir := filepath.Join(parent, "t"+strconv.FormatUint(uint64(rand.Uint32N(36*36*36*36)), 36))
 		if err := os.Mkdir(dir, 0o755); !os.IsExist(err) {
 			if err == nil {
-				err = os.Chmod(dir, 0o755) // whatever the umask took: some apps run as another user
+				err = os.Chmod(dir, 0o755) // regardless of the umask: some apps run as another user
 			}
 			return dir, err
 		}
 	}
 }
 
-// start starts the guarded run, in a process group of its own: what a terminal sends comes to the guard alone. From caught come the
-// signals that end the guard, and HUP unless it was started with that ignored.
+// start starts the guarded run in its own process group: a terminal's signals reach only the guard. caught delivers the signals that
+// the guard acts on, HUP only if the guard was not started with HUP ignored.
 func start() (pid int, caught chan os.Signal, err error) {
 	program, err := os.Executable()
 	if err != nil {
 		return 0, nil, err
 	}
 	if info, err := os.Stat(program); err == nil {
-		_ = os.Chmod(program, info.Mode()|0o055) // whatever the umask took: some tests start it as another user
+		_ = os.Chmod(program, info.Mode()|0o055) // regardless of the umask: some tests start it as another user
 	}
 	nohup := signal.Ignored(syscall.SIGHUP) || ignores(os.Getppid(), syscall.SIGHUP)
 	caught = make(chan os.Signal, 16)
-	signal.Notify(caught) // what this process catches has its default action in the guarded run
+	signal.Notify(caught) // a signal caught here has its default action in the guarded run
 	syscall.Umask(0o022)
 	os.Setenv(variable, "1")
 	p, err := os.StartProcess(program, os.Args, &os.ProcAttr{
@@ -107,14 +107,19 @@ func start() (pid int, caught chan os.Signal, err error) {
 	return pid, caught, p.Release()
 }
 
-// watch reaps until the guarded run has ended, and returns how. A signal kills it, which by names then. But QUIT is passed on:
-// go test sends that for the stacks, and kills later.
+// watch reaps until the guarded run has ended, and returns how it ended. A signal kills the run; by is that signal. QUIT is
+// forwarded instead: go test sends it for the stacks, and kills later.
 func watch(pid int, caught <-chan os.Signal) (status syscall.WaitStatus, by syscall.Signal) {
 	ended := make(chan syscall.WaitStatus)
 	go func() {
 		for {
 			var status syscall.WaitStatus
-			if got, err := syscall.Wait4(-1, &status, 0, nil); got == pid || err != nil && err != syscall.EINTR {
+			got, err := syscall.Wait4(-1, &status, 0, nil)
+			if err != nil && err != syscall.EINTR {
+				fmt.Fprintln(os.Stderr, "cannot wait for the tests:", err)
+				got, status = pid, 1<<8 // exit code 1
+			}
+			if got == pid {
 				ended <- status
 				return
 			}
@@ -136,7 +141,7 @@ func watch(pid int, caught <-chan os.Signal) (status syscall.WaitStatus, by sysc
 	}
 }
 
-// verdict returns the exit code, once nothing is left.
+// verdict returns the exit code once no process is left.
 func verdict(status syscall.WaitStatus) int {
 	code, wait := status.ExitStatus(), grace
 	if status.Signaled() {
@@ -148,14 +153,15 @@ func verdict(status syscall.WaitStatus) int {
 	}
 	left := KillRest(wait)
 	if len(left) > 0 && code == 0 {
-		fmt.Fprintf(os.Stderr, "the tests have left processes behind, which were killed: %s\n", strings.Join(left, ", "))
+		fmt.Fprintf(os.Stderr, "the tests left processes behind, which were killed: %s\n", strings.Join(left, ", "))
 		return 1
 	}
 	return code
 }
 
-// KillRest waits a time for the end of all that is below this process, kills it after a time, and returns what it has killed.
+// KillRest waits this long for all processes below this one to end, then kills those that are left, and returns what it killed.
 func KillRest(wait time.Duration) (killed []string) {
+	seen := map[int]bool{} // those that were killed already, and take their time to end
 	for began := time.Now(); time.Since(began) < wait+patience; time.Sleep(10 * time.Millisecond) {
 		for reaped := 1; reaped != 0; {
 			var err error
@@ -166,17 +172,18 @@ func KillRest(wait time.Duration) (killed []string) {
 		if time.Since(began) < wait {
 			continue
 		}
-		for _, pid := range processes.Children(os.Getpid()) { // theirs become this one's
-			if state, _ := processes.Stat(pid); state != "Z" && syscall.Kill(pid, syscall.SIGKILL) == nil {
+		for _, pid := range processes.Children(os.Getpid()) { // their children become this process's
+			if state, _ := processes.Stat(pid); state != "Z" && !seen[pid] && syscall.Kill(pid, syscall.SIGKILL) == nil {
+				seen[pid] = true
 				killed = append(killed, fmt.Sprintf("%d (%s)", pid, processes.Name(pid)))
 			}
 		}
 	}
-	return append(killed, "and some that do not end")
+	return append(killed, "and some that did not end")
 }
 
-// ignores reports whether a process ignores a signal, as /proc/PID/status says; false where it cannot be read. Of this process it
-// would say too little: package origin changes its own signals before anybody else can look.
+// ignores reports whether a process ignores a signal, according to /proc/PID/status; false if that cannot be read. For this process it
+// would report too little: package origin changes its own signals before any other code can look.
 func ignores(pid int, sig syscall.Signal) bool {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	_, rest, _ := strings.Cut(string(text), "\nSigIgn:\t")

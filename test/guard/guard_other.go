@@ -2,7 +2,7 @@
 
 package guard
 
-// guards is false where there are no subreapers. There only crankctl is tested, which starts nothing.
+// guards is false where there are no subreapers. Only crankctl is tested there, and it starts no processes.
 const guards = false
 
 func guard() int { return 0 }

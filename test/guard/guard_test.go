@@ -19,7 +19,7 @@ import (
 	"github.com/crankctl/crank/test/processes"
 )
 
-// roleVariable says what TestRole is to do.
+// roleVariable tells TestRole what to do.
 const roleVariable = "GUARD_TEST_ROLE"
 
 func TestMain(m *testing.M) {
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(Main(m))
 }
 
-// TestRole is what the guarded runs of the other tests do. It says what they look at, then "up".
+// TestRole is what the guarded runs of the other tests execute. It prints what they check, then "up".
 func TestRole(t *testing.T) {
 	role := os.Getenv(roleVariable)
 	if role == "" {
@@ -71,12 +71,12 @@ type guarded struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	tmp   string
-	said  map[string]string // by the first word, what the run has said before it was up
+	said  map[string]string // what the run printed before it was up, by the first word of each line
 	out   *bufio.Reader
 	err   bytes.Buffer
 }
 
-// begin starts one by a shell script, in which "$@" executes it, and waits until the run is up.
+// begin starts a guard from a shell script, in which "$@" executes it, and waits until the run is up.
 func begin(t *testing.T, role, script string, flags ...string) *guarded {
 	t.Helper()
 	g := &guarded{T: t, tmp: t.TempDir(), said: map[string]string{}}
@@ -115,7 +115,7 @@ func begin(t *testing.T, role, script string, flags ...string) *guarded {
 	}
 }
 
-// end waits for the end, which must be as want says, and looks for what is left.
+// end waits for the end, which must match want, and checks that nothing is left.
 func (g *guarded) end(want string) {
 	g.Helper()
 	rest, _ := io.ReadAll(g.out)
@@ -129,7 +129,7 @@ func (g *guarded) end(want string) {
 	for _, name := range []string{"sleep", "run"} {
 		if pid, err := strconv.Atoi(g.said[name]); err == nil {
 			if state, _ := processes.Stat(pid); state != "" {
-				g.Errorf("%s, %d, is left", name, pid)
+				g.Errorf("%s (pid %d) is left", name, pid)
 			}
 		}
 	}
@@ -137,7 +137,7 @@ func (g *guarded) end(want string) {
 
 const plain = `exec "$@"`
 
-// However the tests end, neither a file nor a process of theirs is left, also one that has a session of its own.
+// However the tests end, they leave neither a file nor a process, not even one in its own session.
 func TestLeavesNothing(t *testing.T) {
 	for _, c := range []struct {
 		role  string
@@ -155,13 +155,13 @@ func TestLeavesNothing(t *testing.T) {
 			g := begin(t, c.role, plain, c.flags...)
 			g.end(c.end)
 			if said := strings.Contains(g.err.String(), "(sleep)"); said != (c.role == "leaves a process") {
-				t.Errorf("it said\n%s", &g.err)
+				t.Errorf("it wrote\n%s", &g.err)
 			}
 		})
 	}
 }
 
-// A signal ends all, and then the guard, as the program that sent it expects.
+// A signal ends everything, and then the guard, as its sender expects.
 func TestSignals(t *testing.T) {
 	for sig, end := range map[syscall.Signal]string{
 		syscall.SIGINT: "signal: interrupt", syscall.SIGTERM: "signal: terminated", syscall.SIGHUP: "signal: hangup", syscall.SIGQUIT: "exit status 2",
@@ -174,7 +174,7 @@ func TestSignals(t *testing.T) {
 			}
 			g.end(end)
 			if stacks := strings.Contains(g.err.String(), "goroutine 1 "); stacks != (sig == syscall.SIGQUIT) {
-				t.Errorf("it said\n%s", &g.err)
+				t.Errorf("it wrote\n%s", &g.err)
 			}
 		})
 	}
@@ -183,7 +183,7 @@ func TestSignals(t *testing.T) {
 // The guarded run does not outlive a guard that is killed.
 func TestKilled(t *testing.T) {
 	g := begin(t, "waits", plain)
-	if sleep, err := strconv.Atoi(g.said["sleep"]); err == nil { // nobody else ends it
+	if sleep, err := strconv.Atoi(g.said["sleep"]); err == nil { // nothing else ends it
 		defer syscall.Kill(sleep, syscall.SIGKILL)
 	}
 	pid, err := strconv.Atoi(g.said["run"])
@@ -202,15 +202,15 @@ func TestKilled(t *testing.T) {
 	g.cmd.Wait()
 }
 
-// libc are 32 and 33: with the race detector there is a C library, which ignores them at times for its own purposes.
+// libc is the mask of signals 32 and 33: the race detector brings a C library, which sometimes ignores them for its own purposes.
 const libc = 3 << 31
 
-// What the tests were started with is not what they test with: ignored signals, umask, TMPDIR. A guard that nohup(1) has started
-// lives through a hang-up, and so does its run.
+// The guarded run does not inherit the ignored signals, the umask and the TMPDIR that the guard was started with. A guard that nohup(1)
+// started survives a hangup, and so does its run.
 func TestStartedWith(t *testing.T) {
 	g := begin(t, "waits", `umask 777; trap "" HUP INT QUIT TERM PIPE USR1 TSTP; exec "$@"`)
 	if got, err := strconv.ParseUint(strings.TrimSpace(g.said["SigIgn:"]), 16, 64); err != nil || got&^libc != 0 {
-		t.Errorf("what it starts ignores %x, error %v", got, err)
+		t.Errorf("its child processes ignore %x, error %v", got, err)
 	}
 	if _, ok := g.said["0022"]; !ok {
 		t.Errorf("the umask is not 022: %q", g.said)

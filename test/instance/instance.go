@@ -88,7 +88,7 @@ func (i *Instance) find() {
 	_, i.Address, _ = strings.Cut(info.Sockets[0].Bound, "://")
 }
 
-// Try runs a verb, and returns what it wrote on stdout.
+// Try runs a verb, and returns what it wrote to stdout.
 func (i *Instance) Try(args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -117,10 +117,10 @@ func (i *Instance) Terminate() {
 	}
 }
 
-// PID is crank's own.
+// PID is crank's process id.
 func (i *Instance) PID() int { return i.process.Process.Pid }
 
-// Log returns what crank has logged so far, and what its app wrote.
+// Log returns what crank has logged so far, and what its app has written.
 func (i *Instance) Log() string {
 	log, err := os.ReadFile(filepath.Join(i.prefix, "log"))
 	if err != nil {

@@ -16,14 +16,14 @@ import (
 	"github.com/crankctl/crank/test/terminal"
 )
 
-// Shell starts an interactive bash or dash on a terminal in dir, which has the programs in the directory bin, and no crank but its own.
+// Shell starts an interactive bash or dash on a terminal, in dir. It finds the programs in the directory bin, and no instance but its own.
 func Shell(t *testing.T, name, bin, dir string) *terminal.Shell {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Skipf("NOT TESTED: %s is not installed", name)
+		t.Skipf("NOT TESTED: %s: %s is not installed", t.Name(), name)
 	}
-	prefix, err := os.MkdirTemp("", "c") // short: the path of a socket has 107 bytes
+	prefix, err := os.MkdirTemp("", "c") // short: a socket path has at most 107 bytes
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,8 +33,8 @@ func Shell(t *testing.T, name, bin, dir string) *terminal.Shell {
 
 var bound = regexp.MustCompile(`bound=tcp[46]?://(\S+)`)
 
-// Interrupt has a person run an app by a line that starts crank in the foreground, and press Ctrl-C while a client that has had an
-// answer keeps its connection. That must end it.
+// Interrupt runs an app with a line that starts crank in the foreground, and presses Ctrl-C while a client that has had an answer
+// keeps its connection. That must end crank.
 func Interrupt(t *testing.T, bin, dir, line string) {
 	t.Helper()
 	s := Shell(t, "bash", bin, dir)
@@ -42,7 +42,7 @@ func Interrupt(t *testing.T, bin, dir, line string) {
 	log := s.Await("generation ready")
 	address := bound.FindStringSubmatch(log)
 	if address == nil {
-		t.Fatalf("crank does not say where it serves:\n%s", log)
+		t.Fatalf("crank did not log where it serves:\n%s", log)
 	}
 	client, err := idle(strings.Replace(address[1], "[::]", "127.0.0.1", 1))
 	if err != nil {
@@ -59,7 +59,7 @@ func Interrupt(t *testing.T, bin, dir, line string) {
 	s.Exit()
 }
 
-// idle returns a connection that has had an answer, and is kept where the app keeps connections.
+// idle returns a connection that has had an answer, and stays open if the app keeps connections open.
 func idle(address string) (net.Conn, error) {
 	conn, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {

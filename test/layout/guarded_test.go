@@ -13,12 +13,12 @@ import (
 
 // unguarded are packages whose tests start programs without a guard.
 var unguarded = []string{
-	"test/processes",      // which the guard uses; what its tests start ends with them
-	"test/e2e/docker",     // the containers are the engine's
+	"test/processes",      // the guard uses it; what its tests start ends with them
+	"test/e2e/docker",     // the engine runs the containers
 	"test/e2e/kubernetes", // likewise
 }
 
-// TestGuarded: tests that start programs run under a guard, so that they do not depend on how they were started and leave nothing.
+// TestGuarded: tests that start programs run under a guard, so that they do not depend on how they were started and leave nothing behind.
 func TestGuarded(t *testing.T) {
 	starts := regexp.MustCompile(`"os/exec"|\bos\.StartProcess\(|\bsyscall\.ForkExec\(|\bprograms\.`)
 	guards := regexp.MustCompile(`\bguard\.Enter\(|\bMain\(m\b`)

@@ -53,7 +53,7 @@ var allowed = map[string][]string{
 	"pkg/supervisor":                {"pkg/notify", "pkg/proc", "pkg/signame"},
 }
 
-// standardOnly import the standard library and, where it is allowed above, each other.
+// standardOnly packages import only the standard library and, where allowed above, each other.
 var standardOnly = []string{"pkg/child", "pkg/control", "pkg/listening", "pkg/origin", "pkg/profile", "pkg/rundir", "pkg/signame", "pkg/version"}
 
 type goPackage struct {

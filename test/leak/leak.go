@@ -18,7 +18,7 @@ import (
 // patience is how long what is ending may take on a busy machine; a variable for this package's own test alone.
 var patience = 30 * time.Second
 
-// Main runs the tests under a guard and returns their exit code: 1 also where all have passed and something stays. It is the end of a
+// Main runs the tests under a guard and returns their exit code, or 1 if all passed but something is left. It is the end of a
 // TestMain. A goroutine with one of the texts of ignored in its stack is meant to stay.
 func Main(m *testing.M, ignored ...string) int {
 	guard.Enter()

@@ -38,7 +38,7 @@ func TestBrokenReadiness(t *testing.T) {
 	}
 	i.load()
 	if !root.Full() {
-		t.Log("NOT TESTED: only root can be an unprivileged one")
+		t.Log("NOT TESTED: an unprivileged candidate: only root can start one as another user")
 	}
 	i.traffic(200)
 	for range 3 {

@@ -72,7 +72,7 @@ func TestPromtool(t *testing.T) {
 func promtool(t *testing.T, args ...string) {
 	t.Helper()
 	if err := programs.Works("promtool"); err != nil {
-		t.Skipf("NOT TESTED: that Prometheus takes these expressions, and that the alerts fire: %v (Debian: prometheus)", err)
+		t.Skipf("NOT TESTED: whether Prometheus accepts these expressions, and whether the alerts fire: %v (Debian: prometheus)", err)
 	}
 	if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
 		t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)

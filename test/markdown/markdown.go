@@ -15,7 +15,7 @@ func Block(t *testing.T, path, heading, language string) string {
 	return Blocks(t, path, heading, language)[0]
 }
 
-// Blocks returns all of those, at least one.
+// Blocks returns all such blocks, at least one.
 func Blocks(t *testing.T, path, heading, language string) []string {
 	t.Helper()
 	text, err := os.ReadFile(path)

@@ -19,13 +19,13 @@ func TestJobControl(t *testing.T) {
 		for _, step := range []struct{ typed, want, foreground string }{
 			{"PS1='> '; echo \"flags<$-\"\n", "flags<him", ""}, // m is job control
 			{"echo code=$?; sleep 1000\n", "code=0", "sleep"},
-			{"\x03", "> ", "bash"}, // Ctrl-C ends what runs in the foreground, and not the shell
+			{terminal.CtrlC, "> ", "bash"}, // Ctrl-C ends what runs in the foreground, and not the shell
 			{"echo code=$?\n", "code=130", ""},
 			{"sleep 1000\n", "", "sleep"},
-			{"\x1a", "Stopped", "bash"},
+			{terminal.CtrlZ, "Stopped", "bash"},
 			{"jobs | wc -l\n", "1", ""},
 			{"fg\n", "sleep 1000", "sleep"},
-			{"\x03", "> ", "bash"},
+			{terminal.CtrlC, "> ", "bash"},
 			{"echo code=$?\n", "code=130", ""},
 			{"sleep 0.01 & wait; echo back''ground\n", "background", ""},
 		} {
@@ -53,11 +53,11 @@ func TestTerminalSignals(t *testing.T) {
 		_, err = c.expect("ready")
 		must(t, err)
 		for range 3 { // three INT would kill, if crank saw them
-			must(t, tty.Type("\x03"))
+			must(t, tty.Type(terminal.CtrlC))
 			_, err = c.expect("signal 2")
 			must(t, err)
 		}
-		must(t, tty.Type("\x1c"))
+		must(t, tty.Type(terminal.CtrlBackslash))
 		_, err = c.expect("signal 3")
 		must(t, err)
 		must(t, tty.Resize(33, 77))
@@ -99,11 +99,11 @@ func TestTerminalBack(t *testing.T) {
 		}))
 		began := time.Now()
 		for range 2 {
-			must(t, tty.Type("\x03"))
+			must(t, tty.Type(terminal.CtrlC))
 			_, err = c.expect("left behind got 2")
 			must(t, err)
 		}
-		must(t, tty.Type("\x03"))
+		must(t, tty.Type(terminal.CtrlC))
 		must(t, c.ends(128+int(syscall.SIGKILL)))
 		must(t, within(began, 0, patience))
 	})

@@ -49,7 +49,7 @@ func Zombies(pid int) []int {
 	})
 }
 
-// Name returns the name of the program that a process runs, cut off after 15 bytes (proc_pid_comm(5)); empty where it is gone.
+// Name returns the name of the program that a process runs, truncated to 15 bytes (proc_pid_comm(5)); empty if the process is gone.
 func Name(pid int) string {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return strings.TrimSpace(string(text))
@@ -72,14 +72,14 @@ func Variable(pid int, key string) string {
 	return value
 }
 
-// What is read of an environment. A process can make it look as long as its memory is (PR_SET_MM_MAP(2const)), and the tests look at
-// every process of the machine, strangers too. Tests look for short variables.
+// How much of an environment is read. A process can make its environment look as long as its memory (PR_SET_MM_MAP(2const)), and the
+// tests look at every process on the machine, not only their own. They look for short variables.
 const (
 	maxEnviron  = 1 << 20
 	maxVariable = 4 << 10
 )
 
-// lookup reads a process's environment up to the variable. One that is longer than maxVariable is not found.
+// lookup reads a process's environment up to the variable. It does not find a variable longer than maxVariable.
 func lookup(pid int, key string) (value string, ok bool) {
 	file, err := os.Open(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {
@@ -99,7 +99,7 @@ func find(environ io.Reader, key string) (value string, ok bool) {
 		if err != nil && err != bufio.ErrBufferFull {
 			return "", false
 		}
-		whole = err == nil // else what comes next is the rest of this one
+		whole = err == nil // otherwise the rest of this variable comes next
 	}
 }
 

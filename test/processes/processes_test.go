@@ -52,7 +52,7 @@ func TestLooks(t *testing.T) {
 	}
 }
 
-// endless is an environment that never ends, of variables of a length.
+// endless is an environment that never ends. All its variables have one length.
 type endless struct {
 	length, read int
 }
@@ -67,8 +67,7 @@ func (e *endless) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An environment may be as long as its process likes, and so may a variable. What is looked for is found behind a long one, and
-// little memory is used.
+// An environment may have any length, and so may a variable. A variable is found after a long one, and lookup uses little memory.
 func TestLongEnvironments(t *testing.T) {
 	long := "LONG=" + strings.Repeat("x", 3*maxVariable)
 	for environ, want := range map[string]string{
@@ -90,7 +89,7 @@ func TestLongEnvironments(t *testing.T) {
 			t.Errorf("variables of %d bytes: %v allocations", length, allocated)
 		}
 		if e.read > 2*maxEnviron {
-			t.Errorf("variables of %d bytes: %d bytes were read", length, e.read)
+			t.Errorf("variables of %d bytes: read %d bytes", length, e.read)
 		}
 	}
 }

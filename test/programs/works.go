@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// trials are arguments with which programs end at once, successfully where they work.
+// trials are arguments with which programs exit immediately, and successfully if they work.
 var trials = map[string][]string{
 	"cargo": {"--version"}, "rustc": {"--version"}, "node": {"--version"}, "python3": {"--version"}, "ruby": {"--version"},
 	"java": {"-version"}, "javac": {"-version"}, "puma": {"--version"}, "gunicorn": {"--version"},
@@ -20,18 +20,18 @@ var trials = map[string][]string{
 	"strace": {"-f", "-o", "/dev/null", "true"},
 }
 
-// Need skips the test, and says so, where a program is missing or does not work.
+// Need skips the test, and says why, if a program is missing or does not work.
 func Need(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		if err := Works(name); err != nil {
-			t.Skipf("NOT TESTED: %v", err)
+			t.Skipf("NOT TESTED: %s: %v", t.Name(), err)
 		}
 	}
 }
 
-// Works returns why a program cannot be used, or nil. What is installed need not work: a proxy whose toolchain is missing, a shim
-// for which no version is set, a tracer that may not trace. Programs that have no trial need only be there.
+// Works returns why a program cannot be used, or nil. An installed program need not work: a proxy whose toolchain is missing, a shim
+// for which no version is set, a tracer that may not trace. A program without a trial need only be installed.
 func Works(name string) error {
 	path, err := exec.LookPath(name)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(guard.Main(m)) }
 
-// A program that is there and does not work is as good as missing, and the difference is said.
+// A program that is installed but does not work counts as missing, and the error tells the difference.
 func TestWorks(t *testing.T) {
 	dir := t.TempDir()
 	for name, script := range map[string]string{

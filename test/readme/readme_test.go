@@ -37,7 +37,7 @@ func write(t *testing.T, name, content string) string {
 	return path
 }
 
-// app is one of the README's, and what it answers.
+// app is one of the README's apps, and what it answers.
 type app struct {
 	answer  string
 	command []string
@@ -70,21 +70,21 @@ func nodeApp(t *testing.T) app {
 
 var apps = map[string]func(*testing.T) app{"Go": goApp, "Python": pythonApp, "Node": nodeApp}
 
-// usable skips the test where what an app needs is missing, or does not work.
+// usable skips the test if a program that an app needs is missing or does not work.
 func usable(t *testing.T, program string) {
 	t.Helper()
 	if err := programs.Works(program); err != nil && os.Getenv("REQUIRE_APPS") != "" {
 		t.Fatal(err)
 	} else if err != nil {
-		t.Skipf("NOT TESTED: the README's app: %v", err)
+		t.Skipf("NOT TESTED: an app of the README: %v", err)
 	}
 }
 
 // TestApps swaps each app while clients use it.
 func TestApps(t *testing.T) {
-	for name, make := range apps {
+	for name, prepare := range apps {
 		t.Run(name, func(t *testing.T) {
-			a := make(t)
+			a := prepare(t)
 			usable(t, a.command[0])
 			serve(t, a.answer, a.command...)
 		})
@@ -93,17 +93,17 @@ func TestApps(t *testing.T) {
 
 // TestCtrlC runs each app in the foreground of a shell on a terminal. Ctrl-C ends it, whatever connections it has.
 func TestCtrlC(t *testing.T) {
-	for name, make := range apps {
+	for name, prepare := range apps {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			a := make(t)
+			a := prepare(t)
 			usable(t, a.command[0])
 			instance.Interrupt(t, bin, t.TempDir(), "crank -bind 127.0.0.1:0 -name web -- "+strings.Join(a.command, " "))
 		})
 	}
 }
 
-// byHand is what the commands of the README's block must write, by their beginnings, in their order.
+// byHand lists, in order, how each command of the README's block starts and what it must write.
 var byHand = [][2]string{
 	{"bin/crank -bind 127.0.0.1:8080 -name web -- python3 app.py &", ""},
 	{"curl http://127.0.0.1:8080/", "hello from Python"},
@@ -136,7 +136,7 @@ func TestByHand(t *testing.T) {
 				line = strings.ReplaceAll(line, "8080", port)
 				if n == 0 {
 					s.Press(line + "\n")
-					s.Await("generation ready") // a person does not type so fast
+					s.Await("generation ready") // a user does not type that fast
 					continue
 				}
 				s.Succeeds(line, byHand[n][1])

@@ -1,5 +1,5 @@
-// Package root tells tests whether they may do what root may. In a container without capabilities, or in a user namespace with one
-// user, user 0 may not.
+// Package root tells tests whether they have root's privileges. In a container without capabilities, or in a user namespace with one
+// user, user 0 does not have them.
 package root
 
 import (
@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// somebody is a user that needs no account.
+// somebody is a user id that needs no account.
 const somebody = 12345
 
-// Full reports whether this process may give files away, and start programs as another user.
+// Full reports whether this process may give files away and start programs as another user.
 var Full = sync.OnceValue(func() bool {
 	if os.Geteuid() != 0 {
 		return false
@@ -29,10 +29,10 @@ var Full = sync.OnceValue(func() bool {
 	return file.Chown(somebody, somebody) == nil && cmd.Run() == nil
 })
 
-// Need skips the test, and says so, where this process may not do that.
+// Need skips the test, and says why, if this process may not do that.
 func Need(t *testing.T) {
 	t.Helper()
 	if !Full() {
-		t.Skip("NOT TESTED: only root can be somebody else")
+		t.Skipf("NOT TESTED: %s: only root can act as another user", t.Name())
 	}
 }

@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 	os.Exit(guard.Main(m))
 }
 
-// User 0 of a user namespace that has no other is not root.
+// User 0 is not root in a user namespace that has no other user.
 func TestUserNamespace(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -32,12 +32,12 @@ func TestUserNamespace(t *testing.T) {
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Skipf("NOT TESTED: no user namespace can be made: %v %s", err, out)
+		t.Skipf("NOT TESTED: user 0 of a user namespace: cannot create one: %v %s", err, out)
 	}
 	if !strings.HasSuffix(string(out), "less") {
-		t.Errorf("it says %q", out)
+		t.Errorf("it printed %q", out)
 	}
 	if os.Geteuid() != 0 && Full() {
-		t.Error("an ordinary user is root")
+		t.Error("an ordinary user counts as root")
 	}
 }

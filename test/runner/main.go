@@ -1,11 +1,11 @@
-// Command runner runs the tests of several modules and shows how far they are: that it compiles, a line for each package that has
-// ended, and what runs where no line has come for a while. At its end it lists what was not tested, and what has failed. All modules
-// are tested, also after a failure.
+// Command runner runs the tests of several modules and shows their progress: that go test compiles, a line for each package that has
+// ended, and what is running when there was no line for a while. At the end it lists what was not tested and what failed. It tests all
+// modules, even after a failure.
 //
 //	runner [-log FILE] [-every 30s] [-modules "DIR ..."] [-first "FLAGS"] -- [go test flags and packages]
 //
-// The exit code is 0, 1 where something has failed, or 128 and the number of the signal that has ended it. It leaves nothing: the tests
-// have a directory of their own as TMPDIR, and what they have started is killed at the end.
+// The exit code is 0, 1 if something failed, or 128 plus the number of the signal that ended it. It leaves nothing behind: the tests
+// have their own directory as TMPDIR, and the processes that they started are killed at the end.
 package main
 
 import (
@@ -20,9 +20,10 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/test/guard"
+	"github.com/crankctl/crank/test/root"
 )
 
-// patience is for go test, to end once it was interrupted, on a busy machine.
+// patience is how long an interrupted go test may take to end on a busy machine.
 const patience = time.Minute
 
 func main() { os.Exit(run()) }
@@ -30,7 +31,7 @@ func main() { os.Exit(run()) }
 func run() int {
 	modules := flag.String("modules", "", "`directories` of more modules to test, separated by spaces")
 	first := flag.String("first", "", "`flags` of go test for the first module only")
-	every := flag.Duration("every", 30*time.Second, "say what runs after this `time` without a line")
+	every := flag.Duration("every", 30*time.Second, "show what is running after this `time` without a line")
 	path := flag.String("log", "", "write the result of each package, and the summary, to this `file` as well")
 	flag.Parse()
 	dir, err := guard.Adopt()
@@ -65,8 +66,8 @@ func run() int {
 		}
 	}
 	p.left = guard.KillRest(0)
-	if os.Geteuid() != 0 {
-		p.missing("NOT TESTED without root: other users, full disks", event{})
+	if !root.Full() {
+		p.missing("NOT TESTED: other users, full disks: only root can", event{})
 	}
 	return p.summary()
 }
@@ -76,11 +77,11 @@ func fail(err error) int {
 	return 1
 }
 
-// test runs go in the directory of a module. It returns the signal that has ended it, or 0.
+// test runs go test in the directory of a module. It returns the signal that interrupted it, or 0.
 func test(p *progress, module string, args []string, every time.Duration, signals <-chan os.Signal) (by syscall.Signal) {
 	cmd := exec.Command("go", args...)
 	cmd.Dir, cmd.Stderr = module, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a terminal sends comes to this program alone, which passes it on
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a terminal's signals reach only this program, which forwards them
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -104,7 +105,7 @@ func test(p *progress, module string, args []string, every time.Duration, signal
 		case now := <-tick.C:
 			p.tick(now, every)
 		case sig := <-signals:
-			if by != 0 { // once more
+			if by != 0 { // the second signal
 				_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 				continue
 			}

@@ -21,17 +21,17 @@ type event struct {
 	Output  string
 }
 
-// running is a package whose tests run.
+// running is a package whose tests are running.
 type running struct {
 	began  time.Time
-	tests  map[string]time.Time // those that run, by name: since when
+	tests  map[string]time.Time // those that are running, by name: since when
 	output map[string][]string  // by test; "" is the package itself
-	order  []string             // of output
+	order  []string             // of the tests in output
 	failed []string
-	result string // go's own line
+	result string // go test's own line
 }
 
-// progress is what is known of the tests, and shows it.
+// progress records what is known about the tests, and shows it.
 type progress struct {
 	out, log io.Writer
 
@@ -51,7 +51,7 @@ func newProgress(out, log io.Writer) *progress {
 	return &progress{out: out, log: log, began: time.Now(), shown: time.Now(), packages: map[string]*running{}, known: map[string]bool{}}
 }
 
-// readLines returns the lines of in, until its end. Lines may have any length.
+// readLines returns the lines of in until EOF. A line may have any length.
 func readLines(in io.Reader) <-chan string {
 	lines := make(chan string)
 	go func() {
@@ -69,13 +69,13 @@ func readLines(in io.Reader) <-chan string {
 	return lines
 }
 
-// say writes a line, or several.
+// say writes one or more lines.
 func (p *progress) say(format string, args ...any) {
 	p.shown = time.Now()
 	fmt.Fprintf(p.out, format+"\n", args...)
 }
 
-// keep says what also belongs into the log.
+// keep says what also belongs in the log.
 func (p *progress) keep(format string, args ...any) {
 	p.say(format, args...)
 	fmt.Fprintf(p.log, format+"\n", args...)
@@ -84,17 +84,17 @@ func (p *progress) keep(format string, args ...any) {
 func (p *progress) begin(module string) {
 	p.module = module
 	p.packages = map[string]*running{}
-	p.say("%s: go test compiles; a package begins as soon as its tests are built", module)
+	p.say("%s: go test compiles; each package starts as soon as its tests are built", module)
 }
 
-// broken is that go itself has failed. Where a test has, it only says so again.
+// broken records that go itself failed. After a failed test this would only repeat it.
 func (p *progress) broken(err error) {
 	if len(p.failures) == 0 {
 		p.failures = append(p.failures, fmt.Sprintf("%s: go test: %v", p.module, err))
 	}
 }
 
-// line takes a line of go test -json. One that is no event is shown as it is.
+// line handles a line of go test -json. A line that is not an event is shown as it is.
 func (p *progress) line(text string) {
 	var e event
 	if err := json.Unmarshal([]byte(text), &e); err != nil {
@@ -104,7 +104,7 @@ func (p *progress) line(text string) {
 	if e.Action == "build-output" {
 		p.say("%s", strings.TrimSuffix(e.Output, "\n"))
 	}
-	if e.Package == "" { // what has not been built fails as a package as well
+	if e.Package == "" { // a failed build is also reported as a failed package
 		return
 	}
 	r := p.packages[e.Package]
@@ -165,10 +165,10 @@ func (p *progress) packageEvent(r *running, e event) {
 	}
 }
 
-// isResult recognises the line that go test itself would write.
+// isResult recognises the line that go test itself writes.
 var isResult = regexp.MustCompile(`^(ok  |FAIL|\?   )\t`)
 
-// fail shows what a package has written in the tests that have failed, and outside of tests.
+// fail shows what a package wrote in its failed tests, and outside of tests.
 func (p *progress) fail(r *running, name string) {
 	leaves := slices.DeleteFunc(slices.Clone(r.failed), func(test string) bool {
 		return slices.ContainsFunc(r.failed, func(other string) bool { return strings.HasPrefix(other, test+"/") })
@@ -197,8 +197,8 @@ var (
 	frame = regexp.MustCompile(`^\s*(=== |--- |PASS$|FAIL$)`)
 )
 
-// look finds in the output of a test what it says was not tested: of one that was skipped in any line, of one that has run in lines that begin
-// so, since a story shows the conditions that it did not need. A skip without a word is one as well.
+// look finds in the output of a test what was not tested: anywhere in a line if the test was skipped, only at the start of a line if it ran,
+// since a story shows the conditions that it did not need. A skip without these words counts as well.
 func (p *progress) look(e event, output []string) {
 	found, said := false, ""
 	for _, line := range strings.Split(strings.Join(output, ""), "\n") {
@@ -218,7 +218,7 @@ func (p *progress) look(e event, output []string) {
 }
 
 func (p *progress) missing(text string, e event) {
-	if e.Action == "skip" || !p.known[text] { // what tests only say, their parents say again
+	if e.Action == "skip" || !p.known[text] { // every skip is listed, a text that is only logged once
 		p.known[text] = true
 		if e.Package != "" {
 			text += fmt.Sprintf(" (%s)", strings.TrimSpace(short(e.Package)+" "+e.Test))
@@ -227,10 +227,10 @@ func (p *progress) missing(text string, e event) {
 	}
 }
 
-// short is a package's path below this module.
+// short returns a package's path within this module.
 func short(name string) string { return strings.TrimPrefix(name, "github.com/crankctl/crank/") }
 
-// tick says what runs, if nothing was said for a time.
+// tick shows what is running if nothing was shown for a while.
 func (p *progress) tick(now time.Time, every time.Duration) {
 	if now.Sub(p.shown) < every {
 		return
@@ -245,7 +245,7 @@ func (p *progress) tick(now time.Time, every time.Duration) {
 	p.say("... after %v: %s", now.Sub(p.began).Round(time.Second), strings.Join(all, ", "))
 }
 
-// longest names the test that runs for the longest time, without those that only wait for one of theirs.
+// longest names the test that has been running longest, ignoring those that only wait for a subtest.
 func (r *running) longest(now time.Time) string {
 	var longest string
 	for name, began := range r.tests {
@@ -263,7 +263,7 @@ func (r *running) longest(now time.Time) string {
 	return fmt.Sprintf("%s (%v)", longest, now.Sub(r.tests[longest]).Round(time.Second))
 }
 
-// summary says what was not tested and what has failed, and returns the exit code.
+// summary lists what was not tested and what failed, and returns the exit code.
 func (p *progress) summary() int {
 	for _, text := range p.notTested {
 		p.keep("%s", text)
@@ -272,7 +272,7 @@ func (p *progress) summary() int {
 		p.keep("FAILED: %s", name)
 	}
 	for _, process := range p.left {
-		p.keep("left behind, and killed: %s", process)
+		p.keep("left behind and killed: %s", process)
 	}
 	code, result := 0, "PASS"
 	switch {

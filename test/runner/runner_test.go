@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(guard.Main(m))
 }
 
-// modules are files, by their paths: three modules, of which two fail.
+// modules are files by path: three modules, two of which fail, and one whose test waits.
 var modules = map[string]string{
 	"go.mod": "module example.test/first\n\ngo 1.26\n",
 	"passes/passes_test.go": `package passes
@@ -67,7 +67,7 @@ func TestWaits(t *testing.T) {
 `,
 }
 
-// runner is one, in the modules, with a TMPDIR of its own.
+// runner is a runner in the modules, with its own TMPDIR.
 type runner struct {
 	*testing.T
 	cmd      *exec.Cmd
@@ -97,11 +97,11 @@ func newRunner(t *testing.T, dir string, args ...string) *runner {
 	return r
 }
 
-// leftNothing looks for files in TMPDIR, and for the process whose pid is in the file up.
+// leftNothing checks that no file is left in TMPDIR, and that the process whose pid is in the file up is gone.
 func (r *runner) leftNothing(up string) {
 	r.Helper()
 	if entries, err := os.ReadDir(r.tmp); err != nil || len(entries) > 0 {
-		r.Errorf("in TMPDIR is left %v, error %v", entries, err)
+		r.Errorf("%v is left in TMPDIR, error %v", entries, err)
 	}
 	if up == "" {
 		return
@@ -116,7 +116,7 @@ func (r *runner) leftNothing(up string) {
 	}
 }
 
-// All modules are tested, whatever fails. What has failed is shown and listed, and so is what was not tested.
+// All modules are tested, whatever fails. Failures are shown and listed, and so is what was not tested.
 func TestReport(t *testing.T) {
 	r := newRunner(t, ".", "-log", "log", "-modules", "second third", "-first", "-timeout=9m", "--", "-count=1", "./...")
 	out, err := r.cmd.Output()
@@ -149,7 +149,7 @@ func TestReport(t *testing.T) {
 		}
 	}
 	if strings.Contains(text, "what nobody wants to know") || strings.Count(text, "far side") != 1 || strings.Contains(text, "without a moon") {
-		t.Error("there is too much")
+		t.Error("the output has too much")
 	}
 	if t.Failed() {
 		t.Logf("it wrote\n%s\n%s", text, &r.stderr)
@@ -157,7 +157,7 @@ func TestReport(t *testing.T) {
 	r.leftNothing("")
 }
 
-// A run that is interrupted says so, and leaves neither files nor processes. Before that it says what runs.
+// An interrupted run says so, and leaves neither files nor processes. Before that it shows what is running.
 func TestInterrupted(t *testing.T) {
 	r := newRunner(t, "waits", "-every", "1ms", "--", "-count=1", "./...")
 	up := filepath.Join(r.dir, "up")
@@ -181,19 +181,19 @@ func TestInterrupted(t *testing.T) {
 		}
 	}
 	if err := r.cmd.Wait(); fmt.Sprint(err) != "exit status 130" || !named || !strings.HasPrefix(all[len(all)-1], "INTERRUPTED: interrupt: ") {
-		t.Errorf("it ended with %v and said\n%s\n%s", err, strings.Join(all, "\n"), &r.stderr)
+		t.Errorf("it ended with %v and wrote\n%s\n%s", err, strings.Join(all, "\n"), &r.stderr)
 	}
 	r.leftNothing(up)
 }
 
-// A run that passes and leaves a process has failed: it is named and killed.
+// A run that passes but leaves a process fails. The process is named and killed.
 func TestLeftBehind(t *testing.T) {
 	r := newRunner(t, "waits", "--", "-count=1", "./...")
 	up := filepath.Join(r.dir, "up")
 	r.cmd.Env = append(r.cmd.Env, "UP="+up)
 	out, err := r.cmd.Output()
-	if fmt.Sprint(err) != "exit status 1" || !strings.Contains(string(out), "left behind, and killed: ") || !strings.Contains(string(out), "(sleep)") {
-		t.Errorf("it ended with %v and said\n%s\n%s", err, out, &r.stderr)
+	if fmt.Sprint(err) != "exit status 1" || !strings.Contains(string(out), "left behind and killed: ") || !strings.Contains(string(out), "(sleep)") {
+		t.Errorf("it ended with %v and wrote\n%s\n%s", err, out, &r.stderr)
 	}
 	r.leftNothing(up)
 }

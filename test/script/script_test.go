@@ -118,8 +118,8 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// condition knows what a story may need and not have: [root], [mount], [works:PROGRAM], and [pidfd-info], a kernel that tells how a
-// process has ended that somebody else has reaped (6.15).
+// condition reports whether the machine has what a story may need: [root], [mount], [works:PROGRAM], and [pidfd-info], a kernel that
+// reports how a process ended that another process reaped (6.15).
 func condition(name string) (bool, error) {
 	if program, ok := strings.CutPrefix(name, "works:"); ok {
 		return programs.Works(program) == nil, nil

@@ -24,7 +24,7 @@ var traces = flag.String("traces", "", "also take what was recorded in this dire
 // other calls: -update adds them to the rule for crank itself.
 func TestRecorded(t *testing.T) {
 	if err := programs.Works("strace"); err != nil {
-		t.Skipf("NOT TESTED: whether the profile has all that crank does: %v", err)
+		t.Skipf("NOT TESTED: whether the profile has every call that crank makes: %v", err)
 	}
 	dir := *traces
 	if dir == "" {

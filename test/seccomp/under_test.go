@@ -26,6 +26,7 @@ import (
 
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/test/programs"
+	"github.com/crankctl/crank/test/root"
 )
 
 const patience = time.Minute
@@ -394,9 +395,7 @@ func TestUnderFilter(t *testing.T) {
 	for name, profile := range map[string]*specs.LinuxSeccomp{"RuntimeDefault": runtimeDefault(t), "crank.json": shipped(t)} {
 		t.Run(name, func(t *testing.T) { tell(t, world{filter: profile, strict: name == "crank.json"}) })
 		t.Run(name+" as PID 1", func(t *testing.T) {
-			if os.Geteuid() != 0 {
-				t.Skip("NOT TESTED without root: crank as PID 1 under a filter")
-			}
+			root.Need(t)
 			tell(t, world{filter: profile, pid1: true})
 		})
 	}
@@ -438,7 +437,7 @@ new Worker("process.exit(0)", {eval: true}).on("exit", () => {
 	} {
 		t.Run(argv[0], func(t *testing.T) {
 			if err := programs.Works(argv[0]); err != nil {
-				t.Skipf("NOT TESTED: %v", err)
+				t.Skipf("NOT TESTED: %s under the profile: %v", argv[0], err)
 			}
 			cmd := exec.Command("/proc/self/exe", argv...)
 			cmd.Dir = dir

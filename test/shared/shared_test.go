@@ -1,4 +1,4 @@
-// Package shared has a real candidate, or app, do to the sockets of a real crank what spoils them for all generations.
+// Package shared tests real candidates and apps that damage the sockets of a real crank for all generations.
 package shared
 
 import (
@@ -20,6 +20,7 @@ import (
 	"github.com/crankctl/crank/test/instance"
 	"github.com/crankctl/crank/test/ports"
 	"github.com/crankctl/crank/test/programs"
+	"github.com/crankctl/crank/test/root"
 )
 
 const patience = 2 * time.Minute
@@ -28,7 +29,7 @@ var bin string
 
 func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
 
-// crank is an instance with a socket of each kind, which the test holds as well.
+// crank is an instance with a socket of each kind. The test holds the sockets as well.
 type crank struct {
 	*instance.Instance
 	t       *testing.T
@@ -67,7 +68,7 @@ func start(t *testing.T, app ...string) *crank {
 	return c
 }
 
-// take gets the test a descriptor of each socket that crank holds (pidfd_getfd(2)).
+// take gives the test a descriptor of each socket that crank holds (pidfd_getfd(2)).
 func (c *crank) take() {
 	c.t.Helper()
 	pidfd, err := unix.PidfdOpen(c.PID(), 0)
@@ -110,7 +111,7 @@ func (c *crank) take() {
 	}
 }
 
-// find returns the socket that a descriptor is.
+// find returns the socket that a descriptor refers to.
 func (c *crank) find(fd int) *socket {
 	name, err := unix.Getsockname(fd)
 	if err != nil {
@@ -132,7 +133,7 @@ func (c *crank) find(fd int) *socket {
 	return nil
 }
 
-// look is all that the test can see of a socket, so that what is the same is as it was.
+// look describes all that the test can see of a socket: it is unchanged if it looks the same.
 func (s *socket) look() string {
 	var text strings.Builder
 	text.WriteString(s.flags())
@@ -161,7 +162,7 @@ func (s *socket) look() string {
 	return text.String()
 }
 
-// serves is one client, which must be answered.
+// serves is one client, which must get an answer.
 func (s *socket) serves() error {
 	dialer := net.Dialer{Timeout: 5 * time.Second}
 	if s.network == "unixgram" {
@@ -192,7 +193,7 @@ func (c *crank) decode(to any, verb ...string) {
 	}
 }
 
-// current is the generation that serves, and its process.
+// current describes the current generation and its process.
 func (c *crank) current() string {
 	c.t.Helper()
 	var info control.Info
@@ -203,7 +204,7 @@ func (c *crank) current() string {
 	return fmt.Sprintf("generation %d (pid %d)", info.Current.Generation, info.Current.PID)
 }
 
-// candidate is one that fails.
+// candidate runs a candidate, which must fail.
 func (c *crank) candidate(args ...string) {
 	c.t.Helper()
 	if out, err := c.Try(append([]string{"run", "-wait", "--", "app", "-serve", "echo"}, args...)...); err == nil {
@@ -211,7 +212,7 @@ func (c *crank) candidate(args ...string) {
 	}
 }
 
-// get asks -http.
+// get requests a path from -http.
 func (c *crank) get(path string) string {
 	c.t.Helper()
 	r, err := http.Get("http://127.0.0.1:" + c.http + path)
@@ -226,7 +227,7 @@ func (c *crank) get(path string) string {
 	return fmt.Sprintln(r.StatusCode) + string(body)
 }
 
-// eventually fails the test unless wrong comes to return nothing.
+// eventually fails the test unless wrong returns an empty string in time.
 func eventually(t *testing.T, wrong func() string) {
 	t.Helper()
 	said := ""
@@ -238,7 +239,7 @@ func eventually(t *testing.T, wrong func() string) {
 	t.Fatal(said)
 }
 
-// isAsBefore waits until a socket is, and its clients are served by the same process.
+// isAsBefore waits until a socket is as before, and checks that the same process serves its clients.
 func (c *crank) isAsBefore(name, before, current string) {
 	c.t.Helper()
 	s := c.sockets[name]
@@ -252,11 +253,11 @@ func (c *crank) isAsBefore(name, before, current string) {
 		c.t.Errorf("a client of %s: %v", s.addr, err)
 	}
 	if now := c.current(); now != current {
-		c.t.Errorf("now %s serves, %s did", now, current)
+		c.t.Errorf("%s serves, want %s", now, current)
 	}
 }
 
-// everything is each thing that can be done to each socket and can be undone.
+// everything lists each kind of damage that can be undone, and the sockets it is done to.
 var everything = []struct {
 	what    string
 	sockets []string
@@ -273,13 +274,13 @@ var everything = []struct {
 	{"filter", []string{"tcp", "udp", "unixgram"}},
 }
 
-// needsCapability is what Linux 6.18 lets only root do to a TCP socket: as anybody else the candidate would do nothing.
+// needsCapability reports whether this is what Linux 6.18 lets only root do to a TCP socket: as any other user the candidate would do nothing.
 func needsCapability(what, name string) bool {
-	return what == "filter" && name == "tcp" && os.Geteuid() != 0
+	return what == "filter" && name == "tcp" && !root.Full()
 }
 
-// TestCandidate: what a candidate has done that fails is undone, and the generation that serves does not notice. Each is done twice: by one that exits
-// at once, and by one that is aborted, and lives when it fails.
+// TestCandidate: what a failed candidate did is undone, and the current generation does not notice. Each kind of damage is done twice: by a
+// candidate that exits immediately, and by one that is aborted, and still running when it fails.
 func TestCandidate(t *testing.T) {
 	c := start(t)
 	current := c.current()
@@ -287,7 +288,7 @@ func TestCandidate(t *testing.T) {
 		for _, name := range e.sockets {
 			t.Run(e.what+" "+name, func(t *testing.T) {
 				if needsCapability(e.what, name) {
-					t.Skip("NOT TESTED without root: a filter on a TCP socket")
+					t.Skip("NOT TESTED: a filter on a TCP socket: only root can attach it")
 				}
 				c.t = t
 				before := c.sockets[name].look()
@@ -306,10 +307,10 @@ func TestCandidate(t *testing.T) {
 		}
 	}
 	if metrics := c.get("/metrics"); !strings.Contains(metrics, "crank_listener_broken{listener=\"unix\"} 0") || strings.Contains(metrics, "crank_listener_restored_total{listener=\"unix\"} 0\n") {
-		t.Errorf("the metrics say nothing of it:\n%s", metrics)
+		t.Errorf("the metrics do not show it:\n%s", metrics)
 	}
 	if log := c.Log(); !strings.Contains(log, `"level":"WARN","msg":"shared socket restored"`) {
-		t.Error("the log says nothing of it")
+		t.Error("the log does not show it")
 	}
 }
 
@@ -335,7 +336,7 @@ func TestStandardDescriptors(t *testing.T) {
 		return ""
 	})
 	if log := c.Log(); !strings.Contains(log, `"msg":"shared descriptor restored"`) {
-		t.Error("the log says nothing of it")
+		t.Error("the log does not show it")
 	}
 }
 
@@ -344,8 +345,8 @@ func (s *socket) flags() string {
 	return fmt.Sprintf("flags %#o %v", flags, err)
 }
 
-// hasRoom checks that as many clients find room in the queue of a unix socket, of which nothing shows the backlog, as it was bound with: with
-// the app stopped.
+// hasRoom checks, with the app stopped, that the queue of a unix socket is as long as it was bound. The backlog of such a
+// socket cannot be read.
 func (c *crank) hasRoom(name string) {
 	c.t.Helper()
 	kind := map[string]int{"unix": unix.SOCK_STREAM, "unixpacket": unix.SOCK_SEQPACKET}[name]
@@ -371,7 +372,7 @@ func (c *crank) hasRoom(name string) {
 	})
 }
 
-// TestApp: what the app itself does that serves is undone where it breaks what must always hold, and is its own else.
+// TestApp: what the current generation itself does is undone if it breaks an invariant, and is kept otherwise.
 func TestApp(t *testing.T) {
 	for _, e := range everything {
 		for _, name := range e.sockets {
@@ -393,9 +394,9 @@ func TestApp(t *testing.T) {
 				}
 				own := c.sockets[name].look()
 				if own == before {
-					t.Error("the app did nothing: this shows nothing")
+					t.Error("the app changed nothing: this proves nothing")
 				}
-				c.candidate("-exit", "3") // another that fails has not done it
+				c.candidate("-exit", "3") // it fails, but did not change the socket
 				if now := c.sockets[name].look(); now != own {
 					t.Errorf("it is  %s\nit was %s", now, own)
 				}
@@ -404,7 +405,7 @@ func TestApp(t *testing.T) {
 	}
 }
 
-// TestUntilKilled: a candidate that has failed, and goes on with it until it is killed, leaves the mode of the path as it was.
+// TestUntilKilled: a failed candidate that keeps damaging the path until it is killed leaves the mode of the path as it was.
 func TestUntilKilled(t *testing.T) {
 	c := start(t)
 	before, current := c.sockets["unix"].look(), c.current()
@@ -413,7 +414,7 @@ func TestUntilKilled(t *testing.T) {
 	c.isAsBefore("unix", before, current)
 }
 
-// TestLaterSnapshot: what a candidate changes after it has failed is not what the next one, which fails as well, has found.
+// TestLaterSnapshot: what a candidate changes after it failed does not become what crank puts back when the next one fails as well.
 func TestLaterSnapshot(t *testing.T) {
 	c := start(t)
 	before, current := c.sockets["tcp"].look(), c.current()
@@ -433,7 +434,7 @@ func TestLaterSnapshot(t *testing.T) {
 	c.isAsBefore("tcp", before, current)
 }
 
-// TestOldOneCleansUp: an old generation removes the path when it ends in good order, as Python's asyncio does since 3.13.
+// TestOldOneCleansUp: an old generation removes the path when it shuts down cleanly, as Python's asyncio has done since 3.13.
 func TestOldOneCleansUp(t *testing.T) {
 	for _, name := range []string{"unix", "unixgram", "unixpacket"} {
 		t.Run(name, func(t *testing.T) {
@@ -447,7 +448,7 @@ func TestOldOneCleansUp(t *testing.T) {
 	}
 }
 
-// TestReported: what nobody can undo is said everywhere, and crank is not ready.
+// TestReported: damage that cannot be undone is reported everywhere, and crank is not ready.
 func TestReported(t *testing.T) {
 	for _, e := range []struct {
 		what, name, reason string
@@ -458,7 +459,7 @@ func TestReported(t *testing.T) {
 		{"shutdown", "udp", "it was shut down for everybody", 1},
 		{"connect", "ephemeral", "it had a peer", 1},
 		{"replace", "unix", "its path was taken", 1},
-		{"lock-filter", "udp", "SO_LOCK_FILTER was changed", 2}, // the other is the filter
+		{"lock-filter", "udp", "SO_LOCK_FILTER was changed", 2}, // the other line is for the filter
 	} {
 		t.Run(e.what+" "+e.name, func(t *testing.T) {
 			t.Parallel()
@@ -467,7 +468,7 @@ func TestReported(t *testing.T) {
 			before := s.look()
 			c.candidate("-damage", fmt.Sprintf("%s@%d", e.what, numbers[e.name]), "-exit", "3")
 			if now := c.current(); now != current {
-				t.Errorf("now %s serves, %s did", now, current)
+				t.Errorf("%s serves, want %s", now, current)
 			}
 			eventually(t, func() string {
 				if ready := c.get("/readyz"); !strings.HasPrefix(ready, "503") || !strings.Contains(ready, e.reason) {
@@ -482,13 +483,13 @@ func TestReported(t *testing.T) {
 				t.Errorf("metrics:\n%s", metrics)
 			}
 			if log := c.Log(); strings.Count(log, `"level":"WARN","msg":"shared socket damaged; not ready"`) != e.lines {
-				t.Errorf("the log does not say it once:\n%s", log)
+				t.Errorf("want %d such lines in the log:\n%s", e.lines, log)
 			}
 			if e.what != "replace" {
 				return
 			}
 			if content, err := os.ReadFile(s.addr); string(content) != "not a socket\n" {
-				t.Errorf("what has taken the path was touched: %q, %v", content, err)
+				t.Errorf("the file that took the path was touched: %q, %v", content, err)
 			}
 			if err := os.Remove(s.addr); err != nil {
 				t.Fatal(err)

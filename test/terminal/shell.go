@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// Prompt is the shell's. What is typed is echoed and does not have it.
+// Prompt is the shell's prompt. What is typed is echoed and does not contain it.
 const Prompt = "what now? "
 
-// Shell is an interactive shell on a terminal. Its methods fail the test where something goes wrong.
+// Shell is an interactive shell on a terminal. Its methods fail the test if something goes wrong.
 type Shell struct {
 	*Terminal
 	t     *testing.T
 	ended chan struct{} // closed when the shell has been waited for
 }
 
-// StartShell starts bash or dash, without anybody's settings, in a directory and with an environment. At the end of the test it must
-// be able to end: nothing may be in its foreground. It has job control and an echo.
+// StartShell starts bash or dash, without a user's settings, in a directory and with an environment. It has job control and an echo.
+// At the end of the test it must be able to exit: nothing may run in its foreground.
 func StartShell(t *testing.T, path, dir string, env []string) *Shell {
 	t.Helper()
 	args := []string{"-i"}
@@ -53,7 +53,7 @@ func (s *Shell) Press(text string) {
 	}
 }
 
-// Await waits until text was written to the terminal, and returns what came before it.
+// Await waits until text has been written to the terminal, and returns what came before it.
 func (s *Shell) Await(text string) (before string) {
 	s.t.Helper()
 	before, err := s.Expect(text)
@@ -63,7 +63,7 @@ func (s *Shell) Await(text string) (before string) {
 	return before
 }
 
-// Do types a line, waits for the next prompt and returns what was written between.
+// Do types a line, waits for the next prompt and returns what was written in between.
 func (s *Shell) Do(line string) (written string) {
 	s.t.Helper()
 	s.Press(line + "\n")
@@ -71,7 +71,7 @@ func (s *Shell) Do(line string) (written string) {
 	return s.Await(Prompt)
 }
 
-// Succeeds is Do of a command that must exit with 0. What it writes must contain want.
+// Succeeds is Do for a command that must exit with 0. What it writes must contain want.
 func (s *Shell) Succeeds(line, want string) {
 	s.t.Helper()
 	if written := s.Do(line); !strings.Contains(written, want) {
@@ -99,6 +99,6 @@ func (s *Shell) Exit() {
 	select {
 	case <-s.ended:
 	case <-time.After(patience):
-		s.t.Fatal("the shell does not end")
+		s.t.Fatal("the shell did not exit")
 	}
 }

@@ -1,4 +1,4 @@
-// Package terminal is a terminal with a person in front of it, for tests of what a person does: a pseudoterminal (pty(7)).
+// Package terminal is a pseudoterminal (pty(7)), for tests of what a user does in front of a terminal.
 package terminal
 
 import (
@@ -17,7 +17,7 @@ import (
 	"github.com/crankctl/crank/test/processes"
 )
 
-// patience is how long something may take that should happen at once, on a busy machine.
+// patience is how long something that should happen immediately may take on a busy machine.
 const patience = 2 * time.Minute
 
 // Keys that send signals to the foreground process group.
@@ -27,15 +27,15 @@ const (
 	CtrlBackslash = "\x1c" // QUIT
 )
 
-// Terminal is one. Programs are started on Slave.
+// Terminal is a pseudoterminal. Programs are started on Slave.
 type Terminal struct {
 	Slave *os.File
-	// Ended is closed when nobody has the terminal open any more, or it was hung up, and all that was written to it has been read.
+	// Ended is closed once no process has the terminal open, or it was hung up, and all that was written to it has been read.
 	Ended chan struct{}
 
 	master *os.File
 	mu     sync.Mutex
-	seen   bytes.Buffer // what came since the last Expect
+	seen   bytes.Buffer // output since the last Expect
 }
 
 // Open opens a terminal. Without echo only what programs write is seen. It is hung up at the end of the test.
@@ -89,7 +89,7 @@ func open(echo bool) (*Terminal, error) {
 	return p, nil
 }
 
-// control does something with the master's descriptor, which stays non-blocking.
+// control calls do with the master's descriptor, which stays non-blocking.
 func (p *Terminal) control(do func(fd int) error) error {
 	raw, err := p.master.SyscallConn()
 	if err != nil {
@@ -116,7 +116,7 @@ func (p *Terminal) read() {
 	}
 }
 
-// Start starts a command as the leader of a session whose terminal this is, and in its foreground. The caller waits for it.
+// Start starts a command as a session leader with this controlling terminal, in its foreground. The caller waits for it.
 func (p *Terminal) Start(cmd *exec.Cmd) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.Slave, p.Slave, p.Slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -129,10 +129,10 @@ func (p *Terminal) Type(text string) error {
 	return err
 }
 
-// Expect waits until text was written to the terminal, forgets all up to its end, and returns what came before it. It blocks for two
-// minutes at most.
+// Expect waits until text has been written to the terminal, discards everything up to its end, and returns what came before it. It
+// blocks for at most two minutes.
 func (p *Terminal) Expect(text string) (before string, err error) {
-	return before, eventually(func() error {
+	err = eventually(func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		i := strings.Index(p.seen.String(), text)
@@ -143,6 +143,7 @@ func (p *Terminal) Expect(text string) (before string, err error) {
 		p.seen.Next(len(text))
 		return nil
 	})
+	return before, err
 }
 
 // Seen returns what was written since the last Expect.
@@ -152,7 +153,7 @@ func (p *Terminal) Seen() string {
 	return p.seen.String()
 }
 
-// HangUp closes the terminal: the session leader gets HUP, and the foreground too (tty_ioctl(4)).
+// HangUp closes the terminal: the session leader gets HUP, and so does the foreground (tty_ioctl(4)).
 func (p *Terminal) HangUp() { p.master.Close() }
 
 // Foreground returns the foreground process group, as this process sees it.
@@ -164,7 +165,7 @@ func (p *Terminal) Foreground() (pgrp int, err error) {
 	return pgrp, err
 }
 
-// AwaitForeground waits until the foreground group is led by a program of this name, and that is asleep, not stopped.
+// AwaitForeground waits until a program of this name leads the foreground group and is asleep, not stopped.
 func (p *Terminal) AwaitForeground(comm string) error {
 	return eventually(func() error {
 		pgrp, err := p.Foreground()
@@ -178,7 +179,7 @@ func (p *Terminal) AwaitForeground(comm string) error {
 	})
 }
 
-// Resize gives the terminal a size.
+// Resize sets the size of the terminal.
 func (p *Terminal) Resize(rows, columns uint16) error {
 	return p.control(func(fd int) error {
 		return unix.IoctlSetWinsize(fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns})

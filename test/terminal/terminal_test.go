@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(guard.Main(m)) }
 
-// A shell is a shell on it: it has a terminal with a size and an echo, is in the foreground, and the keys send signals.
+// A shell has a real terminal: it has a size and an echo, the shell is in the foreground, and the keys send signals.
 func TestShell(t *testing.T) {
 	p := Open(t, true)
 	if err := p.Resize(33, 77); err != nil {
@@ -44,11 +44,11 @@ func TestShell(t *testing.T) {
 	p.Slave.Close()
 	<-p.Ended
 	if seen := p.Seen(); strings.TrimSpace(seen) != "" {
-		t.Errorf("there is also %q", seen)
+		t.Errorf("unexpected output %q", seen)
 	}
 }
 
-// Who is in front of the terminal leaves, and its programs end.
+// The user hangs up, and the programs on the terminal end.
 func TestHangUp(t *testing.T) {
 	p := Open(t, false)
 	cmd := exec.Command("sleep", "1000")

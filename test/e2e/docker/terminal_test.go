@@ -12,7 +12,7 @@ import (
 	"github.com/crankctl/crank/test/terminal"
 )
 
-// attached is a terminal with a person in front of it, who has attached to a container.
+// attached is a user's terminal that is attached to a container.
 type attached struct {
 	*container
 	tty *terminal.Terminal
@@ -36,7 +36,7 @@ func attach(t *testing.T, options []string, image string, argv ...string) *attac
 	if err := a.tty.Start(a.cli); err != nil {
 		t.Fatal(err)
 	}
-	a.tty.Slave.Close() // so that docker's end is the terminal's
+	a.tty.Slave.Close() // so that the terminal ends with docker
 	t.Cleanup(func() {
 		a.cli.Process.Kill()
 		a.cli.Wait()
@@ -52,7 +52,7 @@ func (a *attached) typed(text string) {
 	}
 }
 
-// expect waits until text was written to the terminal.
+// expect waits until text has been written to the terminal.
 func (a *attached) expect(text string) {
 	a.t.Helper()
 	if _, err := a.tty.Expect(text); err != nil {
