@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 
 	"github.com/crankctl/crank/pkg/linux"
+	"github.com/crankctl/crank/test/root"
 )
 
 // another returns a second descriptor of the same socket, such as a generation has.
@@ -535,6 +536,26 @@ func TestMadeAClient(t *testing.T) {
 	wantRestored(t, set)
 	if err := exchange(t, s); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestRepair: a candidate with CAP_NET_ADMIN can leave a socket in repair mode (TCP_REPAIR) while it does not listen.
+func TestRepair(t *testing.T) {
+	root.Need(t)
+	set := bindAll(t, free(t, "tcp4://127.0.0.1:PORT"))
+	s := set.Sockets()[0]
+	err := errors.Join(syscall.Shutdown(s.FD(), syscall.SHUT_RDWR), linux.SetOption(s.FD(), linux.Repair, 1))
+	if errors.Is(err, syscall.EPERM) {
+		t.Skip("NOT TESTED: a socket in repair mode: ", err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	wantRestored(t, set, "did not listen")
+	if err := exchange(t, s); err != nil {
+		t.Error(err)
+	}
+	if repair, err := linux.Option(s.FD(), linux.Repair); repair != 0 || err != nil {
+		t.Errorf("TCP_REPAIR is %d, %v", repair, err)
 	}
 }
 
