@@ -12,12 +12,12 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// freeProcesses returns how many more processes and threads can be made, as far as the limits of the cgroups (pids.max) and of
-// the user (ulimit -u) say so: math.MaxInt where none does. It reads at most some hundred bytes of each file.
+// freeProcesses returns how many more processes and threads the limits of the cgroups (pids.max) and of the user (ulimit -u)
+// allow: math.MaxInt where there is no limit.
 func freeProcesses() int {
 	free := math.MaxInt
 	for _, dir := range pidsGroups() {
-		limit, ok := readCount(dir + "/pids.max") // "max" is no number: no limit
+		limit, ok := readCount(dir + "/pids.max") // "max", not a number: no limit
 		if !ok {
 			continue
 		}
@@ -31,11 +31,11 @@ func freeProcesses() int {
 	return free
 }
 
-// maxDepth is how many cgroups above crank's own are looked at.
+// maxDepth limits how many cgroups above crank's own are read.
 const maxDepth = 16
 
-// pidsGroups returns the directories of crank's own cgroup and of those around it, in the hierarchy that has the pids controller
-// (cgroups(7)). Those that a container does not see are among them, and do not exist; the root of what it sees is as well.
+// pidsGroups returns the directories of crank's own cgroup and of its ancestors, in the hierarchy with the pids controller
+// (cgroups(7)), and the root of what a container sees. Ancestors that it does not see are included, and do not exist.
 func pidsGroups() []string {
 	root, own := "/sys/fs/cgroup", "/"
 	for line := range strings.Lines(string(readStart("/proc/self/cgroup"))) {
@@ -60,12 +60,12 @@ func pidsGroups() []string {
 	return append(groups, root)
 }
 
-// maxLooked is how many processes are looked at to find those of crank's own user.
+// maxLooked limits how many processes are examined to find those of crank's own user.
 const maxLooked = 10_000
 
-// ownThreads returns how many processes and threads crank's user has. Where the limit is far it is a number that is too large,
-// which costs less to find: those of the whole machine (proc_loadavg(5)). Else it is those that crank sees: where the user has
-// more, in other containers, it is too small.
+// ownThreads returns how many processes and threads crank's user has. Where the limit is far away it returns a larger number that
+// costs less to find: those of the whole machine (proc_loadavg(5)). Otherwise it counts those that crank sees, which misses the user's
+// processes in other containers.
 func ownThreads(limit int) int {
 	if fields := bytes.Fields(readStart("/proc/loadavg")); len(fields) > 3 {
 		_, total, _ := bytes.Cut(fields[3], []byte("/"))

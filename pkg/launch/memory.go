@@ -35,7 +35,7 @@ func (l *Launcher) Room() error {
 	return fmt.Errorf("the memory limit leaves %d MiB, and the generation that serves has %d MiB: with two of them the kernel may end the whole container", free>>20, need>>20)
 }
 
-// memory returns the resident memory of the generation's main process and all that is known to belong to it.
+// memory returns the resident memory of the generation's main process and of all processes known to belong to it.
 func (ch *child) memory() int64 {
 	total := proc.ResidentBytes(ch.PID())
 	members, _, _ := ch.membersNow()
@@ -98,8 +98,8 @@ func statField(file, field string) int64 {
 	return 0
 }
 
-// restoreOOMScore gives the generation's processes crank's own score; those that are not known to belong to it yet get it later, from a
-// goroutine of its own.
+// restoreOOMScore gives the generation's processes crank's own score. Processes that are not known to belong to it yet get it later, from
+// another goroutine.
 func (ch *child) restoreOOMScore() {
 	score := ch.l.oomScore()
 	members, unknown, _ := ch.membersNow()

@@ -1,7 +1,6 @@
 package launch
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 
@@ -10,17 +9,16 @@ import (
 	"github.com/crankctl/crank/pkg/sockets"
 )
 
-// What all generations share is the sockets, and crank's own standard descriptors, where the app has them. See sockets.Damage for what
-// becomes of the former.
+// All generations share the sockets, and crank's own standard descriptors where the app inherits them. Package sockets restores the former.
 
-// snapshot is what belongs to the app of all that is shared, before a candidate is started.
+// snapshot is the shared state that belongs to the app, read before a candidate is started.
 type snapshot struct {
 	sockets  *sockets.Snapshot
 	standard [stderr + 1]linux.Flags
 	known    [stderr + 1]bool
 }
 
-// snapshot is taken of what is as it should be: a candidate that has failed, and goes on, may have changed something since.
+// snapshot first puts back what a failed candidate that still runs may have changed since.
 func (l *Launcher) snapshot() *snapshot {
 	for _, ch := range l.children {
 		if ch.failed && ch.before == l.newest {
@@ -43,7 +41,7 @@ func (l *Launcher) Tend() (broken string) {
 	return l.logBroken()
 }
 
-// logRestored logs what was undone; what was not is for logBroken.
+// logRestored logs damage that was undone; logBroken logs the rest.
 func (l *Launcher) logRestored(d sockets.Damage, keysAndValues ...any) {
 	const message = "shared socket restored"
 	facts := append([]any{"socket", d.Socket.Name(), "bound", d.Socket.Bound(), "cause", d.What}, keysAndValues...)
@@ -56,7 +54,7 @@ func (l *Launcher) logRestored(d sockets.Damage, keysAndValues ...any) {
 	}
 }
 
-// logBroken logs once what could not be undone, and once that it is. It returns what is wrong.
+// logBroken logs damage that could not be undone, once, and its end. It returns a description of the damage.
 func (l *Launcher) logBroken() (broken string) {
 	now := map[string]bool{}
 	var all []string
@@ -77,32 +75,33 @@ func (l *Launcher) logBroken() (broken string) {
 // Failed implements supervisor.Child.
 func (ch *child) Failed() {
 	if ch.before == nil || !ch.Executed() {
-		return // it is a check, which has no sockets, or has never run: what has changed was somebody else
+		return // a check has no sockets, and a candidate that was never executed changed nothing
 	}
 	ch.failed = true
 	ch.putBack()
 }
 
-// putBack undoes what the candidate has changed of what is the app's own. It is called when the candidate fails, and again when
-// nothing of it is left, since it may have gone on; then only if no other was started meanwhile, whose own that may be.
+// putBack undoes the candidate's changes to the state that belongs to the app. It is called when the candidate fails, and once more when
+// its last process is gone, unless another candidate was started meanwhile: the later changes may be that one's.
 func (ch *child) putBack() {
 	for _, d := range ch.l.sockets.PutBack(ch.before.sockets) {
 		ch.l.logRestored(d, "generation", ch.generation)
 	}
 	for fd, was := range ch.before.standard {
 		now, err := linux.ReadFlags(fd)
-		if !ch.before.known[fd] || err == nil && now == was {
+		if !ch.before.known[fd] || err != nil || now == was {
+			continue
+		}
+		if err := linux.SetFlags(fd, was); err != nil {
+			ch.l.cfg.Log.Error(err, "cannot restore descriptor", "fd", fd, "generation", ch.generation)
 			continue
 		}
 		logging.Warn(ch.l.cfg.Log, "shared descriptor restored", "fd", fd, "generation", ch.generation,
 			"cause", fmt.Sprintf("its flags were changed (F_SETFL of fcntl(2): %#o instead of %#o)", now.Status, was.Status))
-		if err := errors.Join(err, linux.SetFlags(fd, was)); err != nil {
-			ch.l.cfg.Log.Error(err, "cannot restore a descriptor", "fd", fd)
-		}
 	}
 }
 
-// putBackLast is putBack when nothing of the candidate is left.
+// putBackLast is the last putBack, when the candidate has no process left.
 func (ch *child) putBackLast() {
 	if ch.failed && ch.l.newest == ch.before {
 		ch.putBack()

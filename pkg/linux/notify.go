@@ -107,10 +107,10 @@ func parseControl(oob []byte) (who Credentials, fds []int) {
 	return who, fds
 }
 
-// CloseReceived closes a descriptor that somebody else has sent. A socket that would make close(2) wait for its peer (SO_LINGER,
-// socket(7)) no longer does. Other files may make it wait all the same, and so may sockets in the queue of this one.
+// CloseReceived closes a descriptor that another process sent. It first clears SO_LINGER (socket(7)), which would make close(2) wait
+// for the socket's peer. Other files may still make it wait, and so may sockets in the queue of this one.
 func CloseReceived(fd int) {
-	if linger, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && linger != 0 { // l_onoff comes first
+	if linger, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && linger != 0 { // l_onoff is the first field
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	}
 	_ = unix.Close(fd)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReadNow is read(2) of a non-blocking descriptor. Go takes it for a piece of code that needs no other thread meanwhile, so it must
-// not wait for anything. p must not be empty.
+// ReadNow is read(2) of a non-blocking descriptor. The Go scheduler does not know that it is a system call, and provides no other thread
+// meanwhile, so it must not wait for anything. p must not be empty.
 func ReadNow(fd int, p []byte) (n int, errno syscall.Errno) {
 	return transferNow(unix.SYS_READ, fd, p)
 }

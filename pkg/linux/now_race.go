@@ -4,7 +4,7 @@ package linux
 
 import "syscall"
 
-// With the race detector the calls are those that tell it what comes before what.
+// These calls tell the race detector the order of events.
 
 // ReadNow is read(2).
 func ReadNow(fd int, p []byte) (n int, errno syscall.Errno) { return result(syscall.Read(fd, p)) }

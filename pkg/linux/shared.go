@@ -9,19 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Flags are what F_GETFL, F_GETOWN_EX and F_GETSIG of fcntl(2) return: of an open file description, and so of all who share it.
+// Flags are the results of F_GETFL, F_GETOWN_EX and F_GETSIG of fcntl(2). They belong to an open file description, and so to all
+// processes that share it.
 type Flags struct {
 	Status, Signal int
 	Owner          Owner
 }
 
-// Owner is who gets the signals of a file: struct f_owner_ex of fcntl(2). F_GETOWN would return a small process group as if it were an error.
+// Owner is the process or process group that gets the signals of a file: struct f_owner_ex of fcntl(2). F_GETOWN returns a small
+// process group as if it were an error.
 type Owner struct{ Type, ID int32 }
 
 // settable are the status flags that F_SETFL can change (SETFL_MASK in fs/fcntl.c).
 const settable = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME | unix.O_ASYNC
 
-// ReadFlags reads them.
+// ReadFlags reads the flags that SetFlags can set.
 func ReadFlags(fd int) (f Flags, err error) {
 	if f.Status, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil {
 		f.Signal, err = unix.FcntlInt(uintptr(fd), unix.F_GETSIG, 0)
@@ -33,7 +35,7 @@ func ReadFlags(fd int) (f Flags, err error) {
 	return f, os.NewSyscallError("fcntl", err)
 }
 
-// SetFlags sets what ReadFlags has read.
+// SetFlags sets flags that ReadFlags returned.
 func SetFlags(fd int, f Flags) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, f.Status)
 	if err == nil {
@@ -53,7 +55,7 @@ func fcntlOwner(fd, command int, owner *Owner) error {
 	return nil
 }
 
-// HasPeer reports whether a socket is connected: then one for datagrams receives from that peer alone.
+// HasPeer reports whether a socket is connected. A connected datagram socket receives from its peer only.
 func HasPeer(fd int) (bool, error) {
 	_, err := unix.Getpeername(fd)
 	switch {
@@ -65,8 +67,8 @@ func HasPeer(fd int) (bool, error) {
 	return false, os.NewSyscallError("getpeername", err)
 }
 
-// Disconnect takes the peer from a socket (connect(2) with AF_UNSPEC). An address or a port that the kernel has chosen is given up
-// with it, and so is the binding to an interface (__udp_disconnect in net/ipv4/datagram.c).
+// Disconnect removes the peer of a socket (connect(2) with AF_UNSPEC). The socket also loses an address or port that the kernel chose,
+// and its binding to an interface (__udp_disconnect in net/ipv4/datagram.c).
 func Disconnect(fd int) error {
 	nobody := unix.RawSockaddr{Family: unix.AF_UNSPEC}
 	return os.NewSyscallError("connect AF_UNSPEC", retry(func() error {
@@ -78,8 +80,8 @@ func Disconnect(fd int) error {
 	}))
 }
 
-// IsShutDown reports whether somebody has ended the reception of a socket with shutdown(2), as poll(2) tells. An end of sending alone is
-// not to be seen.
+// IsShutDown reports whether shutdown(2) has ended the reception of a socket, according to poll(2). A shutdown of sending alone cannot be
+// seen.
 func IsShutDown(fd int) (bool, error) {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
 	err := retry(func() error {
@@ -89,7 +91,7 @@ func IsShutDown(fd int) (bool, error) {
 	return poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0, os.NewSyscallError("poll", err)
 }
 
-// RenameNew renames a file unless there is another one of the new name.
+// RenameNew renames a file unless the new name exists.
 func RenameNew(from, to string) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {
 		return &fs.PathError{Op: "rename", Path: to, Err: err}

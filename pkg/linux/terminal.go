@@ -20,7 +20,7 @@ func HungUp(fd int) bool {
 	return err == unix.EIO
 }
 
-// Foreground returns the foreground group of the controlling terminal (tcgetpgrp(3)); 0 where fd is no such terminal.
+// Foreground returns the foreground group of the controlling terminal (tcgetpgrp(3)); 0 where fd is not that terminal.
 func Foreground(fd int) (group int) {
 	id, err := unix.IoctlGetUint32(fd, unix.TIOCGPGRP) // a pid_t has 32 bits everywhere
 	if err != nil {
@@ -29,7 +29,7 @@ func Foreground(fd int) (group int) {
 	return int(id)
 }
 
-// HasForeground reports whether this process is in the foreground of the terminal: a background job is not, and has no business with it.
+// HasForeground reports whether this process is in the terminal's foreground. A background job is not, and must leave the terminal alone.
 func HasForeground(fd int) bool { return Foreground(fd) == unix.Getpgrp() }
 
 // TakeTerminal makes this process's group the foreground group of its controlling terminal. A group

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PeekAny returns a child that has ended, whichever, and leaves its status to Wait (waitid(2), WNOWAIT). pid is 0 where none has
-// ended yet; more is false where there are no children at all (ECHILD).
+// PeekAny returns any child that has ended, and leaves its status to Wait (waitid(2), WNOWAIT). pid is 0 where none has ended yet;
+// more is false where there are no children at all (ECHILD).
 func PeekAny() (pid int, more bool, err error) {
 	var info unix.Siginfo
 	err = retry(func() error {
@@ -17,7 +17,7 @@ func PeekAny() (pid int, more bool, err error) {
 	if err == unix.ECHILD {
 		return 0, false, nil
 	}
-	// The first field after the three numbers, which has the alignment of a pointer (struct siginfo in asm-generic/siginfo.h).
+	// The first field after three numbers, aligned like a pointer (struct siginfo in asm-generic/siginfo.h).
 	const align = unsafe.Sizeof(uintptr(0))
 	const offset = (3*4 + align - 1) / align * align
 	pid = int(*(*int32)(unsafe.Add(unsafe.Pointer(&info), offset)))
@@ -33,7 +33,7 @@ func Wait(pid int) (status WaitStatus, err error) {
 	return status, os.NewSyscallError("wait4", err)
 }
 
-// Readable reports whether a read would not block, the end and an error included. It does not block.
+// Readable reports whether a read would return immediately, also with an error or at the end. It does not block.
 func Readable(fd int) bool {
 	n := 0
 	err := retry(func() (err error) {

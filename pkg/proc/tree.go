@@ -15,20 +15,20 @@ import (
 type Entry struct {
 	PID, Parent, Group, Session int
 	Zombie                      bool
-	Status                      linux.WaitStatus // how a zombie has ended
-	Start                       uint64           // in clock ticks after boot: with PID it names a process for ever
+	Status                      linux.WaitStatus // how a zombie ended
+	Start                       uint64           // in clock ticks after boot: with PID it identifies a process for good
 }
 
 // Table is a look at all processes that /proc shows, by pid.
 type Table map[int]Entry
 
-// Exhausted reports whether err is for want of descriptors or memory: what it kept from being done can be tried again.
+// Exhausted reports whether err is a lack of descriptors or memory: the operation can be retried.
 func Exhausted(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
 }
 
-// Processes reads /proc: one line of each process, and no more. Processes that come or go meanwhile may be missed; none is for want of
-// descriptors.
+// Processes reads one line of each process from /proc. Processes that come or go meanwhile may be missed; a lack of descriptors is an
+// error instead.
 func Processes() (Table, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -51,7 +51,7 @@ func Processes() (Table, error) {
 	}
 }
 
-// namesAtATime is how many entries of a directory of /proc are in memory at a time.
+// namesAtATime limits how many entries of a directory of /proc are in memory at a time.
 const namesAtATime = 512
 
 // add reads the processes among these names into line, one after the other.
@@ -78,7 +78,7 @@ func Lookup(pid int) (e Entry, ok bool) {
 	return e, ok
 }
 
-// maxStat is more than a stat line is long: 52 numbers of up to 20 digits, and a name of up to 64 bytes.
+// maxStat exceeds the length of a stat line: 52 numbers of up to 20 digits, and a name of up to 64 bytes.
 const maxStat = 2048
 
 // lookup reads the stat line into line.
@@ -91,8 +91,8 @@ func lookup(pid int, line []byte) (e Entry, ok bool, err error) {
 	return e, ok, nil
 }
 
-// statFields returns the fields of a stat line from the third on, the state; none where it is no such line. The command's name, in
-// parentheses, may hold anything, so what follows its last parenthesis counts.
+// statFields returns the fields of a stat line from the third one, the state; none where it is not a stat line. The command's name, in
+// parentheses, may contain anything, so the fields start after the last parenthesis.
 func statFields(line []byte) [][]byte {
 	i := bytes.LastIndexByte(line, ')')
 	if i < 0 {
