@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -40,7 +39,7 @@ func (c *crank) makeMetrics() {
 	}
 	for _, s := range c.sockets.Sockets() {
 		o.Listeners = append(o.Listeners, metrics.Listener{
-			Name: cmp.Or(s.Address().Name, s.Bound()), Queue: s.Queue,
+			Name: s.Name(), Queue: s.Queue,
 			Damage: func() (restored int64, broken bool) { return s.Restored(), len(s.Broken()) > 0 },
 		})
 	}

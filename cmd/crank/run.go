@@ -170,27 +170,6 @@ func (c *crank) warn(err error) {
 	}
 }
 
-// bind makes the sockets.
-func (c *crank) bind() error {
-	var addresses []sockets.Address
-	for _, uri := range c.cfg.Bind {
-		a, err := sockets.ParseAddress(uri)
-		if err != nil {
-			return fmt.Errorf("-bind (CRANK_BIND): %w", err)
-		}
-		if a.Options.NonBlock == sockets.Default && a.Network != "fd" && c.cfg.Preset.NonBlock {
-			a.Options.NonBlock = sockets.On
-		}
-		addresses = append(addresses, a)
-	}
-	var err error
-	c.sockets, err = sockets.Bind(addresses, c.log)
-	if err != nil {
-		return fmt.Errorf("-bind (CRANK_BIND): %w", err)
-	}
-	return nil
-}
-
 // places finds the runtime directory and what is in it.
 func (c *crank) places() error {
 	dir, warning, err := config.ResolvePrefix(c.cfg.Prefix)

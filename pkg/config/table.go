@@ -43,7 +43,7 @@ var groups = []string{groupSockets, groupStart, groupStop, groupPlace, groupOutp
 // settings is the table. Its order within a group is that of -help.
 var settings = []Setting{
 	{Flag: "bind", Var: "CRANK_BIND", Arg: "[NAME=]URI[?OPTIONS]", Group: groupSockets, Usually: "none",
-		Doc:   "a socket to hold and pass on, from descriptor 3; repeatable, in order; the variable is a comma list",
+		Doc:   "a socket to hold and pass on, from descriptor 3; fd://N or fd://NAME is an inherited one; repeatable, in order; the variable is a comma list",
 		field: func(c *Config) any { return &c.Bind }},
 	{Flag: "stdin-socket", Var: "CRANK_STDIN_SOCKET", Group: groupSockets, Default: "false",
 		Doc:   "the first socket is also descriptor 0, as Java's inheritedChannel expects it",

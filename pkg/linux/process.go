@@ -46,6 +46,25 @@ func PidfdOpen(pid int) (int, error) {
 	return fd, os.NewSyscallError("pidfd_open", err)
 }
 
+// PidfdID returns the number that identifies a process until the machine is rebooted: the inode of its pidfd, since Linux 6.9
+// (before: ENOTSUP). LISTEN_PIDFDID is one.
+func PidfdID(pid int) (id uint64, err error) {
+	fd, err := PidfdOpen(pid)
+	if err != nil {
+		return 0, err
+	}
+	defer Close(fd)
+	var fs unix.Statfs_t
+	var stat unix.Stat_t
+	switch err := errors.Join(unix.Fstatfs(fd, &fs), unix.Fstat(fd, &stat)); {
+	case err != nil:
+		return 0, os.NewSyscallError("fstat", err)
+	case fs.Type != unix.PID_FS_MAGIC:
+		return 0, unix.ENOTSUP
+	}
+	return stat.Ino, nil
+}
+
 // PidfdSignal signals the process of a pidfd. unsupported is true where the kernel or a seccomp
 // profile does not let it.
 func PidfdSignal(pidfd int, sig unix.Signal) (unsupported bool, err error) {

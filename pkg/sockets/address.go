@@ -1,6 +1,7 @@
 package sockets
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,17 +25,19 @@ const maxPath = 107
 //	[name=][host]:port                 TCP over IPv6 and IPv4
 //	[name=]tcp[46]://[host]:port       also udp, udp4, udp6
 //	[name=]unix://path                 also unixpacket, unixgram; "@name" is abstract
-//	[name=]fd://n                      inherited
+//	[name=]fd://n                      inherited, by its number
+//	[name=]fd://name                   inherited, by the name it was passed with: see Passed
 //
 // Each may end in "?option=value&option=value". A host is a literal address or localhost. Nothing
 // is percent-decoded, so a path can have no "?".
 type Address struct {
-	Name    string // in LISTEN_FDNAMES; need not be unique
+	Name    string // in LISTEN_FDNAMES; need not be unique; empty: not given
 	Network string // tcp tcp4 tcp6 udp udp4 udp6 unix unixpacket unixgram fd
 	Host    string // "": all addresses
 	Port    int    // 0: the kernel chooses
 	Path    string // "@name": abstract
 	FD      int
+	FDName  string // instead of FD, until Passed.Resolve
 	Options Options
 }
 
@@ -138,7 +141,6 @@ func parseAddress(uri string) (a Address, err error) {
 	if strings.ContainsRune(uri, 0) {
 		return a, errors.New("it has a zero byte")
 	}
-	a.Name = DefaultName
 	// A "=" further on belongs to a path or an option.
 	if i := strings.IndexAny(uri, "=/:?@"); i >= 0 && uri[i] == '=' {
 		a.Name, uri = uri[:i], uri[i+1:]
@@ -200,12 +202,16 @@ func portOf(word string) string {
 	return word + ":8080"
 }
 
-func (a *Address) parseFD(number string) error {
-	fd, err := strconv.ParseUint(number, 10, 31)
-	if err != nil {
-		return fmt.Errorf("descriptor %q must be a number, such as fd://3", number)
+func (a *Address) parseFD(descriptor string) error {
+	fd, err := strconv.ParseInt(descriptor, 10, 32)
+	switch {
+	case err == nil && fd >= 0:
+		a.FD = int(fd)
+	case err == nil || errors.Is(err, strconv.ErrRange) || descriptor == "" || !validPassedName(descriptor):
+		return fmt.Errorf("descriptor %q must be a number or an inherited name, such as fd://3 or fd://web", descriptor)
+	default:
+		a.FDName = descriptor
 	}
-	a.FD = int(fd)
 	return nil
 }
 
@@ -331,16 +337,17 @@ func (a Address) is4() bool {
 
 func (a Address) abstract() bool { return strings.HasPrefix(a.Path, "@") }
 
-// String writes the address with its scheme, so that ParseAddress returns the same one again.
+// String writes the address with its scheme, so that ParseAddress returns the same one again, unless the name was inherited
+// and has characters that -bind does not allow.
 func (a Address) String() string {
 	var s strings.Builder
-	if a.Name != "" && a.Name != DefaultName {
+	if a.Name != "" {
 		s.WriteString(a.Name + "=")
 	}
 	s.WriteString(a.Network + "://")
 	switch {
 	case a.Network == "fd":
-		s.WriteString(strconv.Itoa(a.FD))
+		s.WriteString(cmp.Or(a.FDName, strconv.Itoa(a.FD)))
 	case slices.Contains(unixNetworks, a.Network):
 		s.WriteString(a.Path)
 	default:

@@ -39,6 +39,9 @@ func TestParseAddress(t *testing.T) {
 		{"unixpacket://p", Address{Network: "unixpacket", Path: "p"}},
 		{"unixgram://p", Address{Network: "unixgram", Path: "p"}},
 		{"fd://3", Address{Network: "fd", FD: 3}},
+		{"fd://web", Address{Network: "fd", FDName: "web"}},
+		{"x=fd://app@1.socket", Address{Name: "x", Network: "fd", FDName: "app@1.socket"}},
+		{"unknown=fd://unknown", Address{Name: "unknown", Network: "fd", FDName: "unknown"}},
 		{"web=:80", Address{Name: "web", Network: "tcp", Port: 80}},
 		{"a.b-c_D9=tcp://:80", Address{Name: "a.b-c_D9", Network: "tcp", Port: 80}},
 		{":80?backlog=10&v6only=1&reuseport=1&nonblock=1&defer=5", Address{Network: "tcp", Port: 80,
@@ -52,9 +55,6 @@ func TestParseAddress(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.uri, func(t *testing.T) {
-			if test.want.Name == "" {
-				test.want.Name = "unknown"
-			}
 			got, err := ParseAddress(test.uri)
 			if err != nil {
 				t.Fatal(err)
@@ -87,8 +87,12 @@ func TestParseAddressErrors(t *testing.T) {
 		{"unix://@", "abstract name is missing"},
 		{"/" + strings.Repeat("x", 107), "has 108 bytes, and a unix socket's can have 107"},
 		{"unix://a\x00b", "zero byte"},
-		{"fd://x", `descriptor "x" must be a number`},
-		{"fd://-1", `descriptor "-1" must be a number`},
+		{"fd://", `descriptor "" must be a number or an inherited name`},
+		{"fd://-1", `descriptor "-1" must be a number or an inherited name`},
+		{"fd://2147483648", `descriptor "2147483648" must be a number or an inherited name`},
+		{"fd://99999999999999999999", `must be a number or an inherited name`},
+		{"fd://a:b", `descriptor "a:b" must be a number or an inherited name`},
+		{"fd://\x80", `must be a number or an inherited name`},
 		{"tcp://127.0.0.1", "must be host:port"},
 		{"::1:80", "must be host:port"},
 		{":http", `port "http" must be a number from 0 to 65535`},

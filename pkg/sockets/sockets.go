@@ -97,37 +97,6 @@ func (set *Set) bind(addresses []Address, shared bool, log logr.Logger) (err err
 	return nil
 }
 
-// inherit duplicates a descriptor that the parent passed. Everything about the socket stays as it is.
-func inherit(a Address, lowest int) (*Socket, error) {
-	_, err := linux.Option(a.FD, linux.SocketType)
-	switch {
-	case errors.Is(err, syscall.EBADF):
-		return nil, fmt.Errorf("cannot use %s: no such descriptor is open: have the parent pass it", a)
-	case errors.Is(err, syscall.ENOTSOCK):
-		return nil, fmt.Errorf("cannot use %s: the descriptor is not a socket", a)
-	case err != nil:
-		return nil, fmt.Errorf("cannot use %s: %w", a, err)
-	}
-	fd, err := linux.DuplicateFrom(a.FD, lowest)
-	if err != nil {
-		return nil, fmt.Errorf("cannot use %s: %w", a, err)
-	}
-	s := &Socket{address: a, fd: fd}
-	// The parent's descriptor would otherwise reach the app besides the one that is passed on.
-	// The three standard ones are for whoever starts the app.
-	if a.FD > 2 {
-		err = linux.CloseOnExec(a.FD)
-	}
-	if err == nil {
-		err = s.readName()
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("cannot use %s: %w", a, err), s.close())
-	}
-	s.remember()
-	return s, nil
-}
-
 // readName sets bound: the network of a TCP or UDP socket says which families it serves.
 func (s *Socket) readName() error {
 	inet, name, err := linux.SocketName(s.fd)

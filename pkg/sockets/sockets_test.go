@@ -517,7 +517,7 @@ func TestInheritLeavesThePath(t *testing.T) {
 }
 
 func TestInheritUnnamedSocket(t *testing.T) {
-	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
