@@ -38,10 +38,10 @@ func find(flag string) *Setting {
 
 // profileRules go with every table of profiles.
 const profileRules = "A profile sets defaults: a flag or variable that is given wins, and so does a variable of the " +
-	"server's that is in the environment already. -listen-pid=true adds LISTEN_FDS to a profile without it."
+	"server's that is in the environment already, except SERVER_STARTER_*. -listen-pid=true adds LISTEN_FDS to a profile without it."
 
 // exampleSockets are those in the tables.
-var exampleSockets = []profile.Socket{{FD: 3, Bound: "tcp4://127.0.0.1:80"}, {FD: 4, Bound: "unix:///run/a.sock"}}
+var exampleSockets = []profile.Socket{{FD: 3, Bound: "tcp4://127.0.0.1:80", Host: "127.0.0.1"}, {FD: 4, Bound: "unix:///run/a.sock"}}
 
 const exampleBinds = "-bind 127.0.0.1:80 -bind /run/a.sock"
 
@@ -68,7 +68,7 @@ func profileVariables(p profile.Profile) []string {
 	if p.Listen {
 		return []string{"LISTEN_FDS=2"}
 	}
-	return p.Environ(exampleSockets)
+	return p.Environ(exampleSockets, 1)
 }
 
 // profileSettings returns the flags that would do the same.

@@ -26,7 +26,7 @@ var removed = []string{
 
 // environ returns exactly what generation n gets: crank's own environment less what is crank's,
 // then the changes of the command, then what crank says. No variable is there twice. The variables of
-// the profile are defaults: one that was given is left alone. A check and a probe, whose at is nil, get no sockets
+// the profile are defaults: one that was given is left alone, unless the profile owns it. A check and a probe, whose at is nil, get no sockets
 // and cannot say READY.
 func (l *Launcher) environ(n int, changes []string, at *notifyAt) []string {
 	env := slices.DeleteFunc(slices.Clone(l.cfg.Environ), func(entry string) bool {
@@ -40,7 +40,7 @@ func (l *Launcher) environ(n int, changes []string, at *notifyAt) []string {
 		own = append(own, "CRANK_CTL="+l.cfg.Ctl)
 	}
 	if at != nil {
-		own = append(own, l.forApp(env, *at)...)
+		own = append(own, l.forApp(n, env, *at)...)
 	}
 	for _, entry := range own {
 		env = set(env, entry)
@@ -50,13 +50,13 @@ func (l *Launcher) environ(n int, changes []string, at *notifyAt) []string {
 
 // forApp returns what only the app itself gets: where it can speak to crank, its sockets, and how often it has to
 // show that it is alive.
-func (l *Launcher) forApp(env []string, at notifyAt) []string {
+func (l *Launcher) forApp(n int, env []string, at notifyAt) []string {
 	own := []string{"NOTIFY_FD=" + strconv.Itoa(at.fd), "NOTIFY_SOCKET=" + at.address}
 	held := l.sockets.Sockets()
 	if l.listens() {
 		own = append(own, "LISTEN_FDS="+strconv.Itoa(len(held)), "LISTEN_FDNAMES="+names(held))
 	}
-	for _, entry := range l.cfg.Profile.Environ(passed(held)) {
+	for _, entry := range l.cfg.Profile.Environ(passed(held), n) {
 		if key := supervisor.EnvKey(entry); !has(env, key) {
 			own = append(own, entry)
 		}
@@ -68,7 +68,7 @@ func (l *Launcher) forApp(env []string, at notifyAt) []string {
 }
 
 func (l *Launcher) isCranks(key string) bool {
-	return slices.Contains(l.cfg.Settings, key) || slices.Contains(removed, key)
+	return slices.Contains(l.cfg.Settings, key) || slices.Contains(removed, key) || l.cfg.Profile.Owns(key)
 }
 
 // listens reports whether the app is told of its sockets as systemd does it.
@@ -80,7 +80,7 @@ func (l *Launcher) listens() bool {
 func passed(held []*sockets.Socket) []profile.Socket {
 	var all []profile.Socket
 	for i, s := range held {
-		all = append(all, profile.Socket{FD: 3 + i, Bound: s.Bound()})
+		all = append(all, profile.Socket{FD: 3 + i, Bound: s.Bound(), Host: s.Address().Host})
 	}
 	return all
 }

@@ -266,7 +266,10 @@ func TestProfile(t *testing.T) {
 		{"puma", "", "PUMA_INHERIT_2=5:unix:///other", []string{"PUMA_INHERIT_0=3:tcp://127.0.0.1:PORT4",
 			"PUMA_INHERIT_1=4:tcp://[::1]:PORT6", "PUMA_INHERIT_2=5:unix:///other"}},
 		{"php-fpm", "", "", []string{"FPM_SOCKETS=127.0.0.1:PORT4=3,::1:PORT6=4," + path + ".fpm=5"}},
-		{"server-starter", "", "", []string{"SERVER_STARTER_PORT=127.0.0.1:PORT4=3;[::1]:PORT6=4;" + path + "=5"}},
+		{"server-starter", "SERVER_STARTER_PORT=80=7 SERVER_STARTER_GENERATION=4", "", []string{"SERVER_STARTER_GENERATION=1",
+			"SERVER_STARTER_PORT=127.0.0.1:PORT4=3;[::1]:PORT6=4;" + path + "=5"}},
+		{"server-starter", "", "SERVER_STARTER_GENERATION=4", []string{"SERVER_STARTER_GENERATION=4",
+			"SERVER_STARTER_PORT=127.0.0.1:PORT4=3;[::1]:PORT6=4;" + path + "=5"}},
 	} {
 		t.Run(test.profile, func(t *testing.T) {
 			b := newBench(t, func(c *Config) {

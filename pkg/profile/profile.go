@@ -2,6 +2,7 @@
 package profile
 
 import (
+	"cmp"
 	"net"
 	"slices"
 	"strconv"
@@ -14,6 +15,7 @@ type Profile struct {
 	Doc       string     // for whom it is, and what the server's own configuration must have
 	Listen    bool       // LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES are set
 	Variables []Variable // that carry the sockets as well
+	Number    string     // the variable with the number of the generation; empty: none
 	NonBlock  bool       // a socket for which -bind does not say otherwise is non-blocking
 	Settings  []Setting  // defaults of crank's own flags; what was given by flag or variable wins
 }
@@ -26,6 +28,7 @@ type Profile struct {
 //	{host}     127.0.0.1 or ::1
 //	{port}     80
 //	{path}     of a unix socket, or @name
+//	{listed}   127.0.0.1:80, localhost:80 or [::1]:80 as -bind has it; 80 for all addresses
 type Variable struct {
 	Name  string // with {index} there is one variable for each socket
 	Inet  string // what it says of a TCP socket
@@ -33,6 +36,8 @@ type Variable struct {
 	UDP   string // and of a UDP socket; empty: those are left out
 	Join  string // between two sockets
 	After string // after the last one
+	Late  bool   // unix sockets are last
+	Owned bool   // an inherited one is replaced, and it is set, to nothing, even without sockets
 }
 
 // Setting is a default for one of crank's own flags, without the dash.
@@ -52,7 +57,9 @@ const Default = "systemd"
 //	                 each socket twice (lib/unicorn/http_server.rb, inherit_listeners!)
 //	puma             the text of -b, letter by letter (lib/puma/binder.rb, parse). A socket that no -b names is
 //	                 closed and a path unlinked; with LISTEN_FDS there would be two objects for one descriptor.
-//	server-starter   as start_server(1) writes it; h2o takes the descriptors and compares by getsockname
+//	server-starter   as start_server(1) 0.35 writes them: ports first, then paths; the host as it was given, and the port alone
+//	                 for all addresses; UDP as TCP; empty without sockets (lib/Server/Starter.pm, start_server; Starlet and
+//	                 others die where it is unset). h2o takes the descriptors and compares by getsockname
 //	java             System.inheritedChannel is descriptor 0. A JVM ends with 143 on TERM.
 var Profiles = []Profile{
 	{Name: Default, Listen: true,
@@ -73,7 +80,8 @@ var Profiles = []Profile{
 	{Name: "puma", Variables: []Variable{{Name: "PUMA_INHERIT_{index}", Inet: "{fd}:tcp://{address}", Unix: "{fd}:unix://{path}"}},
 		Settings: []Setting{{"ok-codes", "143"}},
 		Doc:      "each socket's address after -b, written as here; before puma 6 the gem sd_notify, or -ready 1s"},
-	{Name: "server-starter", Variables: []Variable{{Name: "SERVER_STARTER_PORT", Inet: "{address}={fd}", Unix: "{path}={fd}", Join: ";"}},
+	{Name: "server-starter", Number: "SERVER_STARTER_GENERATION", Variables: []Variable{{Name: "SERVER_STARTER_PORT",
+		Inet: "{listed}={fd}", UDP: "{listed}={fd}", Unix: "{path}={fd}", Join: ";", Late: true, Owned: true}},
 		Settings: []Setting{{"ready", "1s"}},
 		Doc:      "h2o, Starlet, Starman and others that start_server(1) runs"},
 	{Name: "java", Listen: true,
@@ -105,19 +113,33 @@ func Find(name string) (p Profile, ok bool) {
 type Socket struct {
 	FD    int    // in the server
 	Bound string // where it is, as a net-uri: tcp://127.0.0.1:80, unix:///run/a.sock
+	Host  string // of -bind; empty: all addresses, or not known
 }
 
-// Environ returns the variables of the profile, as "K=V". Sockets of a kind that a variable does not
-// know are left out of it, and a variable without sockets is not there.
-func (p Profile) Environ(sockets []Socket) []string {
+// Environ returns the variables of the profile for a generation, as "K=V". Sockets of a kind that a variable does not
+// know are left out of it, and a variable without sockets is not there unless the profile owns it.
+func (p Profile) Environ(sockets []Socket, generation int) []string {
 	var env []string
 	for _, v := range p.Variables {
 		env = append(env, v.environ(sockets)...)
 	}
+	if p.Number != "" {
+		env = append(env, p.Number+"="+strconv.Itoa(generation))
+	}
 	return env
 }
 
+// Owns reports whether an inherited variable must not reach the server: the profile has its own, or none, in its place.
+func (p Profile) Owns(key string) bool {
+	return key != "" && key == p.Number ||
+		slices.ContainsFunc(p.Variables, func(v Variable) bool { return v.Owned && v.Name == key })
+}
+
 func (v Variable) environ(sockets []Socket) []string {
+	if v.Late {
+		sockets = slices.Clone(sockets)
+		slices.SortStableFunc(sockets, func(a, b Socket) int { return lateness(a) - lateness(b) })
+	}
 	var names, texts []string
 	for _, s := range sockets {
 		format, values := v.format(s)
@@ -129,7 +151,7 @@ func (v Variable) environ(sockets []Socket) []string {
 		names = append(names, fill.Replace(v.Name))
 		texts = append(texts, fill.Replace(format))
 	}
-	if len(texts) == 0 {
+	if len(texts) == 0 && !v.Owned {
 		return nil
 	}
 	if !strings.Contains(v.Name, "{index}") {
@@ -142,11 +164,18 @@ func (v Variable) environ(sockets []Socket) []string {
 	return env
 }
 
+func lateness(s Socket) int {
+	if strings.HasPrefix(s.Bound, "unix") {
+		return 1
+	}
+	return 0
+}
+
 // format returns what the variable says of a socket, "" for nothing, and the values to fill in.
 func (v Variable) format(s Socket) (format string, values []string) {
 	network, where, _ := strings.Cut(s.Bound, "://")
 	host, port, _ := net.SplitHostPort(where) // of an address from getsockname
-	inet := []string{"{address}", where, "{host}", host, "{port}", port}
+	inet := []string{"{address}", where, "{host}", host, "{port}", port, "{listed}", s.listed(network, host, port)}
 	switch network {
 	case "tcp", "tcp4", "tcp6":
 		return v.Inet, inet
@@ -156,4 +185,13 @@ func (v Variable) format(s Socket) (format string, values []string) {
 		return v.Unix, []string{"{path}", where}
 	}
 	return "", nil
+}
+
+// listed returns the address as start_server(1) would have been given it.
+func (s Socket) listed(network, host, port string) string {
+	all := host == "0.0.0.0" || host == "::" && !strings.HasSuffix(network, "6")
+	if s.Host == "" && all {
+		return port
+	}
+	return net.JoinHostPort(cmp.Or(s.Host, host), port)
 }
