@@ -57,6 +57,7 @@ type Launcher struct {
 	ownOOMScore    string          // see oomScore
 	broken         map[string]bool // the logged damage to sockets that cannot be restored
 	newest         *snapshot       // taken before the newest generation was started
+	rivals         *rivals
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -79,6 +80,7 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	}
 	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}, probes: map[int]*child{}}
 	l.claims = newClaims(cfg.Name, wake)
+	l.rivals = newRivals(l)
 	l.stdout, l.stderr = output.Destinations(stdout, stderr)
 	var err error
 	l.null, err = syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
@@ -324,6 +326,7 @@ func (l *Launcher) holdBack(ch *child, e proc.Exit) {
 // the generation that had it, so that Ctrl-C goes on to mean something.
 func (ch *child) Gone() {
 	ch.gone(ch.main)
+	ch.l.rivals.gone(ch.generation)
 	if !ch.hasTerminal {
 		return
 	}
@@ -346,7 +349,7 @@ func (ch *child) Signal(sig syscall.Signal, group bool) error {
 }
 
 // Promote implements supervisor.Child: it gives all that the app has started so far the OOM score that it
-// would have without crank, and restores the requested backlog.
+// would have without crank, restores the requested backlog, and looks for sockets that share the port.
 func (ch *child) Promote() {
 	if ch.oomRaised {
 		ch.oomRaised = false
@@ -355,6 +358,7 @@ func (ch *child) Promote() {
 	if err := ch.l.sockets.Relisten(); err != nil {
 		ch.l.cfg.Log.Error(err, "cannot set the backlog again", "generation", ch.generation)
 	}
+	ch.l.rivals.promoted(ch.generation, time.Now())
 }
 
 // tailPatience is how long the last bytes of a dead process's stderr may take through crank: they

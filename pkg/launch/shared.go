@@ -3,6 +3,7 @@ package launch
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/logging"
@@ -38,6 +39,7 @@ func (l *Launcher) Tend() (broken string) {
 	for _, d := range l.sockets.Tend() {
 		l.logRestored(d)
 	}
+	l.rivals.tick(time.Now())
 	return l.logBroken()
 }
 

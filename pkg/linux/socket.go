@@ -208,3 +208,9 @@ func ChmodOpened(fd int, mode fs.FileMode) error {
 	}
 	return os.Chmod("/proc/self/fd/"+strconv.Itoa(fd), mode.Perm())
 }
+
+// NextDatagram returns how many bytes of the first datagram wait to be read (FIONREAD, udp(7)).
+func NextDatagram(fd int) (bytes int, err error) {
+	bytes, err = unix.IoctlGetInt(fd, unix.SIOCINQ)
+	return bytes, os.NewSyscallError("ioctl FIONREAD", err)
+}

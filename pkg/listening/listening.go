@@ -1,5 +1,5 @@
-// Package listening finds the sockets of this network namespace that receive the connections to a TCP address, from
-// /proc/net/tcp and tcp6 (proc_pid_net(5)), and the peer to which a UDP socket is limited, from udp6.
+// Package listening finds the sockets of this network namespace that receive what is sent to an address, from /proc/net/tcp, tcp6,
+// udp and udp6 (proc_pid_net(5)), the processes that hold them, and the peer to which a UDP socket is limited.
 package listening
 
 import (
@@ -29,7 +29,7 @@ type Socket struct {
 // hundred thousand, so it stops at the first other one. Only where that finds nothing it reads all: gVisor has no order.
 func On(addr netip.AddrPort) (sockets []Socket, err error) {
 	for _, whole := range []bool{false, true} {
-		all, err := read(addr.Port(), whole)
+		all, err := read(tcp, addr.Port(), whole)
 		if err != nil {
 			return nil, err
 		}
@@ -40,9 +40,20 @@ func On(addr netip.AddrPort) (sockets []Socket, err error) {
 	return sockets, nil
 }
 
+// protocol is where the kernel lists sockets, and the state of those that receive from any peer (include/net/tcp_states.h).
+type protocol struct {
+	tables []string
+	state  string
+}
+
+var (
+	tcp = protocol{[]string{"/proc/net/tcp", "/proc/net/tcp6"}, "0A"} // TCP_LISTEN
+	udp = protocol{[]string{"/proc/net/udp", "/proc/net/udp6"}, "07"} // TCP_CLOSE: not connected
+)
+
 // read returns the listening sockets on a port.
-func read(port uint16, whole bool) (all []Socket, err error) {
-	for _, name := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+func read(p protocol, port uint16, whole bool) (all []Socket, err error) {
+	for _, name := range p.tables {
 		f, err := os.Open(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // without IPv6
@@ -50,7 +61,7 @@ func read(port uint16, whole bool) (all []Socket, err error) {
 		if err != nil {
 			return nil, err
 		}
-		some, err := parse(f, port, whole)
+		some, err := parse(f, p.state, port, whole)
 		f.Close()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -83,16 +94,13 @@ func choose(all []Socket, addr netip.AddrPort) []Socket {
 	return nil
 }
 
-const (
-	stateListen = "0A" // TCP_LISTEN
-	bufferSize  = 64 << 10
-)
+const bufferSize = 64 << 10
 
 // maxSockets limits how many may share a port through SO_REUSEPORT: each has an inode to look for among the descriptors of processes.
 const maxSockets = 1024
 
 // parse reads the listening sockets on a port: all of them, or those before the first row in another state.
-func parse(r io.Reader, port uint16, whole bool) ([]Socket, error) {
+func parse(r io.Reader, state string, port uint16, whole bool) ([]Socket, error) {
 	var all []Socket
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, bufferSize), bufferSize)
@@ -103,10 +111,10 @@ func parse(r io.Reader, port uint16, whole bool) ([]Socket, error) {
 		if len(f) < 10 {
 			return nil, fmt.Errorf("cannot read the line %q", lines.Text())
 		}
-		if f[3] != stateListen && !whole {
+		if f[3] != state && !whole {
 			break
 		}
-		if f[3] != stateListen {
+		if f[3] != state {
 			continue
 		}
 		addr, err := parseAddr(f[1])

@@ -30,12 +30,12 @@ func TestParse(t *testing.T) {
 		{netip.MustParseAddrPort("[::ffff:127.0.0.1]:8081"), 0, 7},
 		{netip.MustParseAddrPort("[::1]:8082"), 0, 8},
 	} {
-		got, err := parse(strings.NewReader(table), want.Addr.Port(), true)
+		got, err := parse(strings.NewReader(table), tcp.state, want.Addr.Port(), true)
 		if err != nil || !reflect.DeepEqual(got, []Socket{want}) {
 			t.Errorf("%v, %v; want %v", got, err, want)
 		}
 		first := want.Inode == 1586
-		if got, err := parse(strings.NewReader(table), want.Addr.Port(), false); err != nil || (len(got) == 1) != first {
+		if got, err := parse(strings.NewReader(table), tcp.state, want.Addr.Port(), false); err != nil || (len(got) == 1) != first {
 			t.Errorf("up to the first other one: %v, %v", got, err)
 		}
 	}
@@ -46,7 +46,7 @@ func TestTooManySockets(t *testing.T) {
 	const row = "   0: 00000000:%04X 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1586 1 00000000df6060ce 100 0 0 10 0\n"
 	for n, fails := range map[int]bool{maxSockets: false, maxSockets + 1: true} {
 		text := header + strings.Repeat(fmt.Sprintf(row, 81), 10*maxSockets) + strings.Repeat(fmt.Sprintf(row, 80), n)
-		all, err := parse(strings.NewReader(text), 80, true)
+		all, err := parse(strings.NewReader(text), tcp.state, 80, true)
 		if (err != nil) != fails || !fails && len(all) != n {
 			t.Errorf("%d: %d, %v", n, len(all), err)
 		}
@@ -102,7 +102,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		all, err := parse(strings.NewReader(text), 0x1F90, true)
+		all, err := parse(strings.NewReader(text), tcp.state, 0x1F90, true)
 		for _, l := range all {
 			if !l.Addr.IsValid() {
 				t.Fatalf("%q: %v", text, l)

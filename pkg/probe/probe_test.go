@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/crankctl/crank/pkg/listening"
 	"github.com/crankctl/crank/test/leak"
 )
 
@@ -304,7 +305,7 @@ func TestUnreadable(t *testing.T) {
 	err = New(Target{}, patience, processes{}).blame(1, 4, nil)
 	want(t, err.Error(), "answered by a process outside of crank")
 	if unreadable := asSomebodyElse(t, func() error {
-		_, unreadable := holds([]int{pid}, []uint64{1})
+		_, unreadable := listening.Holds([]int{pid}, []uint64{1})
 		return unreadable
 	}); unreadable == nil {
 		t.Error("the app's descriptors can be read")

@@ -270,7 +270,7 @@ func (s *Socket) bindAgain(at netip.AddrPort) error {
 
 // inetAddress is where a TCP or UDP socket was bound.
 func (s *Socket) inetAddress() (at netip.AddrPort, ok bool) {
-	if !s.isTCP() && !strings.HasPrefix(s.bound.Network, "udp") {
+	if !s.isTCP() && !s.isUDP() {
 		return at, false
 	}
 	host, err := netip.ParseAddr(s.bound.Host) // from getsockname(2)

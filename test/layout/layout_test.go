@@ -40,7 +40,7 @@ var allowed = map[string][]string{
 	"pkg/control/server":            {"pkg/control", "pkg/linux", "pkg/signame", "pkg/sockets", "pkg/supervisor"},
 	"pkg/control/server/servertest": {"pkg/control/server", "pkg/supervisor"},
 	"pkg/health":                    {"pkg/sockets", "pkg/supervisor", "pkg/version"},
-	"pkg/launch":                    {"pkg/linux", "pkg/logging", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
+	"pkg/launch":                    {"pkg/linux", "pkg/listening", "pkg/logging", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
 	"pkg/metrics":                   {"pkg/supervisor", "pkg/version"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
