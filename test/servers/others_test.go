@@ -23,6 +23,7 @@ func init() {
 			loses: 10, since: "it answers 503 to what it has accepted but not read when it is stopped"},
 		server{name: "java", readyBy: "READY=1 by the app", drainedBy: "TERM"},
 		server{name: "erlang", readyBy: "READY=1 by the app", drainedBy: "TERM"},
+		server{name: "npm start", recipe: "node-npm", readyBy: "READY=1 by crankctl", drainedBy: "TERM"},
 		server{name: "node-cluster", readyBy: "READY=1 by the app", drainedBy: "TERM"},
 		server{name: "waitress", readyBy: "READY=1 by the app", drainedBy: "nothing",
 			loses: 10, since: "TERM ends it with what it has accepted"},
