@@ -3,10 +3,15 @@ package load
 import (
 	"context"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/test/programs"
 	"github.com/crankctl/crank/test/root"
 )
@@ -88,4 +93,73 @@ func TestReadyTooEarly(t *testing.T) {
 		i.traffic(100)
 	}
 	i.stop()
+}
+
+// All generations share one queue: a candidate that accepts before it is ready answers clients, whatever -ready waits for, and one that
+// accepts only then answers none. docs/apps.md says so.
+func TestAcceptsBeforeReady(t *testing.T) {
+	const requests = 80
+	for _, ready := range []string{"notify", "exec:test {generation} = 1 -o -e DIR/open"} {
+		for _, early := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, early %v", strings.Fields(ready)[0], early), func(t *testing.T) {
+				i := startOn(t, []string{web}, []string{"-ready", ready, "-start", "120s", "-settle", "0"}, app("-body", "old")...)
+				open := filepath.Join(i.dir, "open")
+				i.startCandidate(app("-body", "new", "-ready-when", open, fmt.Sprintf("-accept-before-ready=%v", early)), func() bool {
+					log, _ := os.ReadFile(filepath.Join(i.dir, "crank.log"))
+					return strings.Count(string(log), "\nserving ") == 2
+				})
+				fromNew := 0
+				deadline := time.Now().Add(patience)
+				for n := 0; n < requests || early && fromNew == 0 && time.Now().Before(deadline); n++ {
+					if i.answer() == "new" {
+						fromNew++
+					}
+				}
+				if generation, _ := i.current(); generation != 1 || early != (fromNew > 0) {
+					t.Errorf("generation %d is current, and %d of %d clients were answered by a candidate that is not ready", generation, fromNew, requests)
+				}
+				t.Logf("%d of at least %d clients were answered by a candidate that is not ready", fromNew, requests)
+				if err := os.WriteFile(open, nil, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				i.idle()
+				if generation, _ := i.current(); generation != 2 || i.answer() != "new" {
+					t.Errorf("generation %d is current", generation)
+				}
+			})
+		}
+	}
+}
+
+// startCandidate starts a candidate, and waits until it is as far as that.
+func (i *instance) startCandidate(command []string, asFar func() bool) {
+	i.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if _, err := i.client.Run(ctx, control.RunRequest{Command: command}, nil); err != nil {
+		i.t.Fatal(err)
+	}
+	for !asFar() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			i.t.Fatalf("%v does not start", command)
+		}
+	}
+}
+
+// answer asks once, on a connection of its own.
+func (i *instance) answer() string {
+	i.t.Helper()
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get("http://" + i.addresses["web"].address)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		i.t.Fatal(err)
+	}
+	return string(body)
 }
