@@ -82,6 +82,7 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	l.claims = newClaims(cfg.Name, wake)
 	l.rivals = newRivals(l)
 	l.stdout, l.stderr = output.Destinations(stdout, stderr)
+	l.stdout.OnLoss, l.stderr.OnLoss = l.warnOfLoss("stdout"), l.warnOfLoss("stderr")
 	var err error
 	l.null, err = syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -89,6 +90,13 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	}
 	l.nowhere, _ = output.Destinations(l.null, l.null)
 	return l, nil
+}
+
+// warnOfLoss returns what is called once, when output of an app is lost: nobody reads it, the disk is full or the like.
+func (l *Launcher) warnOfLoss(stream string) func(error) {
+	return func(cause error) {
+		logging.Warn(l.cfg.Log, "app output lost", "stream", stream, "cause", cause.Error())
+	}
 }
 
 // Close waits until the generations' descriptors are closed and their output is passed on, at most

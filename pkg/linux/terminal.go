@@ -2,7 +2,6 @@ package linux
 
 import (
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,20 +31,10 @@ func Foreground(fd int) (group int) {
 // HasForeground reports whether this process is in the terminal's foreground. A background job is not, and must leave the terminal alone.
 func HasForeground(fd int) bool { return Foreground(fd) == unix.Getpgrp() }
 
-// TakeTerminal makes this process's group the foreground group of its controlling terminal. A group
-// in the background gets SIGTTOU for that, which is blocked meanwhile on a thread of its own: a
-// handler would make the kernel restart the call for ever.
+// TakeTerminal makes this process's group the foreground group of its controlling terminal. A group in the background gets SIGTTOU
+// for that, and a handler would make the kernel restart the call for ever.
 func TakeTerminal(fd int) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var block, old unix.Sigset_t
-	block.Val[0] = 1 << (unix.SIGTTOU - 1)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old); err != nil {
-		return os.NewSyscallError("rt_sigprocmask", err)
-	}
-	err := unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp())
-	if restoreErr := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); err == nil {
-		err = restoreErr
-	}
-	return os.NewSyscallError("ioctl TIOCSPGRP", err)
+	return WithoutSignals(func() error {
+		return os.NewSyscallError("ioctl TIOCSPGRP", unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp()))
+	})
 }

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/crankctl/crank/pkg/linux"
 )
 
 // The queue's bounds: what a burst needs, and nothing that the app's memory limit would feel.
@@ -190,11 +192,15 @@ func (w *Writer) sayLost(n int64) {
 	w.mu.Unlock()
 }
 
-// write reports whether the whole line is written. A reader that is gone (EPIPE) or a full disk
-// costs this line alone: the next one is tried again.
+// write reports whether the whole line is written. A reader that is gone (EPIPE), a full disk or a file that must not grow (EFBIG)
+// costs this line alone: the next one is tried again. None of them is a signal for the app.
 func (w *Writer) write(line []byte) bool {
 	for {
-		n, err := w.to.Write(line)
+		n := 0
+		err := linux.WithoutSignals(func() (err error) {
+			n, err = w.to.Write(line)
+			return err
+		})
 		if errors.Is(err, syscall.EAGAIN) && !within(w.hurry, retry) {
 			line = line[max(n, 0):]
 			continue

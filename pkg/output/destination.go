@@ -15,6 +15,9 @@ type Destination struct {
 	fd   int
 	turn *sync.Mutex // held while one Write is under way
 	lost atomic.Int64
+	once sync.Once
+	// OnLoss, unless nil, is called when something is lost for the first time. It must not block. It is set before the first Write.
+	OnLoss func(cause error)
 }
 
 // Destinations returns those of two descriptors, which stay the caller's. If both are the same file, as
@@ -38,10 +41,25 @@ func sameFile(a, b int) bool {
 // counted as lost. The next Write tries again.
 //
 // It is a plain system call because the one of os.File ends the process on EPIPE of descriptors 1 and 2
-// (see os/signal, SIGPIPE), and because O_NONBLOCK must not be set on what others share.
+// (see os/signal, SIGPIPE), and because O_NONBLOCK must not be set on what others share. The kernel's signals
+// for it reach nobody (see linux.WithoutSignals).
 func (d *Destination) Write(p []byte) (n int, err error) {
 	d.turn.Lock()
 	defer d.turn.Unlock()
+	err = linux.WithoutSignals(func() error {
+		n, err = d.write(p)
+		return err
+	})
+	if n < len(p) {
+		d.lost.Add(int64(len(p) - n))
+		if d.OnLoss != nil {
+			d.once.Do(func() { d.OnLoss(err) })
+		}
+	}
+	return n, err
+}
+
+func (d *Destination) write(p []byte) (n int, err error) {
 	for n < len(p) {
 		written, err := syscall.Write(d.fd, p[n:])
 		switch err {
@@ -55,7 +73,6 @@ func (d *Destination) Write(p []byte) (n int, err error) {
 				continue
 			}
 		}
-		d.lost.Add(int64(len(p) - n))
 		return n, os.NewSyscallError("write", err)
 	}
 	return n, nil

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/crankctl/crank/pkg/linux"
 )
 
 // ErrClosed is the result of a Save after Close.
@@ -176,7 +178,7 @@ func (w *Writer) isWritten(data []byte) bool {
 
 func (w *Writer) replace(data []byte, dir string) error {
 	temp := filepath.Join(dir, w.tempPrefix()+randomName())
-	if err := writeTemp(temp, data); err != nil {
+	if err := linux.WithoutSignals(func() error { return writeTemp(temp, data) }); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, w.path); err != nil {

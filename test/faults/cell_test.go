@@ -44,6 +44,7 @@ type cell struct {
 	stdout    *os.File
 	stderr    *os.File
 
+	unbound        bool     // crank has no -bind
 	reader, writer *os.File // of a stream that is a pipe
 
 	process  *exec.Cmd
@@ -207,7 +208,11 @@ func (c *cell) reachSettling() {
 
 func (c *cell) start() {
 	c.Helper()
-	args := slices.Concat(c.wrap, []string{filepath.Join(bin, "crank"), "-bind", "127.0.0.1:0", "-prefix", c.prefix}, c.flags, []string{"--"}, c.app)
+	bind := []string{"-bind", "127.0.0.1:0"}
+	if c.unbound {
+		bind = nil
+	}
+	args := slices.Concat(c.wrap, []string{filepath.Join(bin, "crank"), "-prefix", c.prefix}, bind, c.flags, []string{"--"}, c.app)
 	c.process = exec.Command(args[0], args[1:]...)
 	c.process.Env, c.process.Stdout, c.process.Stderr = processes.Environment(mark+"="+c.dir), c.stdout, c.stderr
 	if c.user != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/crankctl/crank/test/terminal"
 )
 
-// Shell starts an interactive bash or dash on a terminal, in dir. It finds the programs in the directory bin, and no instance but its own.
+// Shell starts an interactive bash, dash or zsh on a terminal, in dir. It finds the programs in the directory bin, and no instance but its own.
 func Shell(t *testing.T, name, bin, dir string) *terminal.Shell {
 	t.Helper()
 	path, err := exec.LookPath(name)

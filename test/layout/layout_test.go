@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"pkg/control/server/servertest": {"pkg/control/server", "pkg/supervisor"},
 	"pkg/health":                    {"pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"pkg/launch":                    {"pkg/linux", "pkg/listening", "pkg/logging", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
+	"pkg/logging":                   {"pkg/linux"},
 	"pkg/metrics":                   {"pkg/supervisor", "pkg/version"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
@@ -48,7 +49,7 @@ var allowed = map[string][]string{
 	"pkg/probe":                     {"pkg/listening"},
 	"pkg/proc":                      {"pkg/linux", "pkg/origin", "pkg/signame"},
 	"pkg/signals":                   {"pkg/origin"},
-	"pkg/saved":                     {"pkg/supervisor"},
+	"pkg/saved":                     {"pkg/linux", "pkg/supervisor"},
 	"pkg/sockets":                   {"pkg/linux", "pkg/listening"},
 	"pkg/supervisor":                {"pkg/notify", "pkg/proc", "pkg/signame"},
 }

@@ -19,13 +19,16 @@ type Shell struct {
 	ended chan struct{} // closed when the shell has been waited for
 }
 
-// StartShell starts bash or dash, without a user's settings, in a directory and with an environment. It has job control and an echo.
+// StartShell starts bash, dash or zsh, without a user's settings, in a directory and with an environment. It has job control and an echo.
 // At the end of the test it must be able to exit: nothing may run in its foreground.
 func StartShell(t *testing.T, path, dir string, env []string) *Shell {
 	t.Helper()
 	args := []string{"-i"}
-	if filepath.Base(path) == "bash" {
+	switch filepath.Base(path) {
+	case "bash":
 		args = []string{"--norc", "--noprofile", "-i"}
+	case "zsh":
+		args = []string{"-f", "+Z", "-o", "nopromptsp", "-i"} // without a line editor
 	}
 	s := &Shell{Terminal: Open(t, true), t: t, ended: make(chan struct{})}
 	cmd := exec.Command(path, args...)
