@@ -126,7 +126,7 @@ func (c *crank) run() (code int, err error) {
 	}
 	// Never closed: a signal that comes while crank ends must not end it with its default action,
 	// since the exit code is the app's.
-	in := signals.Listen(c.cfg.Rewrite)
+	in := signals.Listen(c.cfg.Rewrite, c.warnOfCPULimit)
 	for _, w := range c.cfg.Warnings {
 		logging.Warn(c.log, w)
 	}
@@ -168,6 +168,11 @@ func (c *crank) warn(err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		c.log.Error(err, "not all could be cleaned up")
 	}
+}
+
+// warnOfCPULimit is called when crank has used its CPU time. At the hard limit the kernel kills it.
+func (c *crank) warnOfCPULimit() {
+	logging.Warn(c.log, "CPU time limit reached; SIGXCPU dropped", "advice", "raise crank's limit (ulimit -t), and set one for the app alone")
 }
 
 // places finds the runtime directory and what is in it.

@@ -5,6 +5,7 @@ package linux
 import (
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -177,6 +178,30 @@ func MonotonicUsec() int64 {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // cannot fail: the clock exists and ts is valid
 	return ts.Nano() / 1000
+}
+
+// CPULimit returns the soft limit of this process's CPU time in seconds (RLIMIT_CPU); ok is false where there is none.
+//
+// At the limit the kernel sends XCPU, and again each second, and raises the limit by a second with each
+// (kernel/time/posix-cpu-timers.c, check_process_timers).
+func CPULimit() (seconds uint64, ok bool) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CPU, &limit); err != nil || limit.Cur == unix.RLIM_INFINITY {
+		return 0, false
+	}
+	return limit.Cur, true
+}
+
+// CPUTime returns how much CPU time this process has used.
+func CPUTime() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts) // cannot fail, as in MonotonicUsec
+	return time.Duration(ts.Nano())
+}
+
+// StopVirtualTimer stops a timer that sends VTALRM when this process has used some CPU time. execve preserves it (setitimer(2)).
+func StopVirtualTimer() {
+	_, _ = unix.Setitimer(unix.ItimerVirtual, unix.Itimerval{}) // cannot fail: the timer exists and the value is valid
 }
 
 // ProcessLimit returns how many processes and threads the user may have (RLIMIT_NPROC); 0 where that cannot be known.

@@ -18,12 +18,22 @@ type Limit struct {
 	Cur, Max uint64
 }
 
-const rlimitNofile = 7 // the same on all of crank's architectures
+// The same on all of crank's architectures.
+const (
+	rlimitCPU    = 0
+	rlimitNofile = 7
+)
 
-var nofile, nofileOK = readNofile()
+var (
+	nofile, nofileOK = readLimit(rlimitNofile)
+	cpu, cpuOK       = readLimit(rlimitCPU)
+)
 
 // Nofile returns the RLIMIT_NOFILE that crank was started with; ok is false where it is unknown.
 func Nofile() (l Limit, ok bool) { return nofile, nofileOK }
+
+// CPU returns the RLIMIT_CPU that crank was started with, which the kernel raises when crank reaches it; ok is false where it is unknown.
+func CPU() (l Limit, ok bool) { return cpu, cpuOK }
 
 // prlimit64 is the system call's number; package syscall must not be imported here.
 func prlimit64() uintptr {
@@ -42,12 +52,12 @@ func prlimit64() uintptr {
 	return 0
 }
 
-func readNofile() (l Limit, ok bool) {
+func readLimit(resource uintptr) (l Limit, ok bool) {
 	nr := prlimit64()
 	if nr == 0 {
 		return l, false
 	}
-	_, _, errno := rawSyscall6(nr, 0, rlimitNofile, 0, uintptr(unsafe.Pointer(&l)), 0, 0)
+	_, _, errno := rawSyscall6(nr, 0, resource, 0, uintptr(unsafe.Pointer(&l)), 0, 0)
 	return l, errno == 0
 }
 

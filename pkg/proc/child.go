@@ -68,8 +68,12 @@ func (c *child) run() {
 			c.fail(stepNoNewPrivs, errno)
 		}
 	}
-	if c.setNofile {
-		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, rlimitNofile, uintptr(unsafe.Pointer(&c.nofile)), 0, 0, 0); errno != 0 {
+	for i := 0; i < len(c.limits); i++ {
+		l := &c.limits[i]
+		if !l.set {
+			continue
+		}
+		if _, _, errno := syscall.RawSyscall6(syscall.SYS_PRLIMIT64, 0, l.resource, uintptr(unsafe.Pointer(&l.value)), 0, 0, 0); errno != 0 {
 			c.fail(stepLimit, errno)
 		}
 	}
@@ -119,6 +123,7 @@ const (
 	sigBlock        = 0
 	sigSetmask      = 2
 	prSetNoNewPrivs = 38
+	rlimitCPU       = 0
 	rlimitNofile    = 7
 )
 

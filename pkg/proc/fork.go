@@ -49,8 +49,7 @@ type child struct {
 	oomScore  []byte // nil: leave it
 	oomPath   *byte
 	noNewPriv bool
-	nofile    origin.Limit
-	setNofile bool
+	limits    [2]limit
 	ignore    [2]bool // HUP and INT, as crank was started
 	action    [8]uintptr
 	byDefault [8]uintptr
@@ -61,6 +60,24 @@ type child struct {
 	pgrp      int32
 	flags     uintptr // for clone(2)
 	pidfd     int32   // the kernel's answer to the parent
+}
+
+// limit is a resource limit that crank was started with and no longer has.
+type limit struct {
+	resource uintptr
+	value    origin.Limit
+	set      bool // in the child
+}
+
+// startLimits returns what the app has without crank. The Go runtime raises the number of open files, the kernel the CPU time.
+func startLimits() (limits [2]limit) {
+	limits[0].resource, limits[1].resource = rlimitNofile, rlimitCPU
+	limits[0].value, limits[0].set = origin.Nofile()
+	var ok bool
+	limits[1].value, ok = origin.CPU()
+	now, limited := linux.CPULimit()
+	limits[1].set = ok && limited && now > limits[1].value.Cur
+	return limits
 }
 
 // pidEntry is an entry of the environment that is completed with the child's pid. text is nil for none.
@@ -99,7 +116,7 @@ func prepare(spec Spec, paths []string, pipe int) (*child, error) {
 		c.oomScore = []byte(spec.OOMScoreAdj)
 		c.oomPath, _ = syscall.BytePtrFromString("/proc/self/oom_score_adj")
 	}
-	c.nofile, c.setNofile = origin.Nofile()
+	c.limits = startLimits()
 	c.ignore = [2]bool{origin.IgnoredSignals().HUP, origin.IgnoredSignals().INT}
 	c.action[0] = sigIgn
 	return c, nil

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	_ "unsafe" // for go:linkname
 
+	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/origin" // keeps those that matter most from the first moment on
 )
 
@@ -48,15 +49,18 @@ type Inbox struct {
 	received chan syscall.Signal // from receive to pump
 	quit     chan struct{}
 	ended    chan struct{}
+	cpu      cpuLimit
+	overCPU  func() // called once
 }
 
 // Listen starts to receive CHLD and origin.Kept, beginning with what has come since the program's start. The others are
-// ignored until ListenAll. rewrite is applied at once; what it maps to 0 is dropped. There is one Inbox at a time: the
-// caller Closes it before the next one.
-func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
+// ignored until ListenAll. rewrite is applied at once; what it maps to 0 is dropped. The XCPU that the kernel sends because crank has used
+// its CPU time (ulimit -t) are dropped before, and with the first one overCPU, which must not block, is called. There is one Inbox at a
+// time: the caller Closes it before the next one.
+func Listen(rewrite map[syscall.Signal]syscall.Signal, overCPU func()) *Inbox {
 	in := &Inbox{
 		signals: make(chan syscall.Signal), children: make(chan struct{}, 1), received: make(chan syscall.Signal),
-		quit: make(chan struct{}), ended: make(chan struct{}),
+		quit: make(chan struct{}), ended: make(chan struct{}), cpu: newCPULimit(), overCPU: sync.OnceFunc(overCPU),
 	}
 	origin.WaitForSignals()
 	go in.pump(rewrite)
@@ -65,8 +69,10 @@ func Listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
 	return in
 }
 
-// ListenAll starts to receive all the others as well. It returns once it has.
+// ListenAll starts to receive all the others as well. It returns once it has. The VTALRM of a timer that crank was started with counts
+// crank's own CPU time, and says nothing of the app's: there are none.
 func (in *Inbox) ListenAll() {
+	linux.StopVirtualTimer()
 	enabling.Lock()
 	defer enabling.Unlock()
 	for _, sig := range passed() {
@@ -152,6 +158,10 @@ func (in *Inbox) pump(rewrite map[syscall.Signal]syscall.Signal) {
 		}
 		select {
 		case sig := <-in.received:
+			if sig == syscall.SIGXCPU && in.cpu.reached() {
+				in.overCPU()
+				continue
+			}
 			if to, ok := rewrite[sig]; ok {
 				sig = to
 			}

@@ -30,7 +30,7 @@ func next(t *testing.T, in *Inbox) syscall.Signal {
 }
 
 func listen(rewrite map[syscall.Signal]syscall.Signal) *Inbox {
-	in := Listen(rewrite)
+	in := Listen(rewrite, func() {})
 	in.ListenAll()
 	return in
 }
@@ -122,7 +122,7 @@ func TestBeforeListen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		in := Listen(nil)
+		in := Listen(nil, func() {})
 		defer in.Close()
 		got := map[syscall.Signal]int{}
 		for range origin.Kept() {

@@ -48,7 +48,7 @@ var allowed = map[string][]string{
 	"pkg/parent":                    {"pkg/supervisor"},
 	"pkg/probe":                     {"pkg/listening"},
 	"pkg/proc":                      {"pkg/linux", "pkg/origin", "pkg/signame"},
-	"pkg/signals":                   {"pkg/origin"},
+	"pkg/signals":                   {"pkg/linux", "pkg/origin"},
 	"pkg/saved":                     {"pkg/linux", "pkg/supervisor"},
 	"pkg/sockets":                   {"pkg/linux", "pkg/listening"},
 	"pkg/supervisor":                {"pkg/notify", "pkg/proc", "pkg/signame"},
