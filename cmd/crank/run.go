@@ -384,7 +384,7 @@ func (c *crank) supervisorConfig() supervisor.Config {
 	return supervisor.Config{
 		Name: c.cfg.Name, Start: time.Duration(c.cfg.StartTimeout), Stop: time.Duration(c.cfg.StopTimeout),
 		MaxExtend: time.Duration(c.cfg.MaxExtend), Settle: time.Duration(c.cfg.Settle), DrainDelay: time.Duration(c.cfg.DrainDelay),
-		Check: c.cfg.CheckCommand(), Ready: c.readiness(), StopSignal: syscall.Signal(c.cfg.StopSignal), Group: bool(c.cfg.Group),
+		Check: c.cfg.CheckCommand(), Ready: c.readiness(), StopSignal: syscall.Signal(c.cfg.StopSignal), StopOn: c.cfg.StopOn, Group: bool(c.cfg.Group),
 		HUP: hups[c.cfg.HUP], Restart: restarts[c.cfg.Restart], OKCodes: ok, MaxDraining: int(c.cfg.MaxDraining),
 		Quiet: c.plainInit(), Terminal: linux.IsTerminal(0),
 		Watchdog: watchdogs[c.cfg.Watchdog], WatchdogTimeout: time.Duration(c.cfg.WatchdogTimeout),

@@ -41,6 +41,7 @@ type Config struct {
 
 	StopTimeout Seconds    `split_words:"true"`
 	StopSignal  StopSignal `split_words:"true"`
+	StopOn      StopOn     `split_words:"true"`
 	DrainDelay  Seconds    `split_words:"true"`
 	MaxDraining Count      `split_words:"true"`
 	Group       Switch

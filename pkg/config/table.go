@@ -104,6 +104,10 @@ var settings = []Setting{
 	{Flag: "stop-signal", Var: "CRANK_STOP_SIGNAL", Arg: "SIGNAL", Group: groupStop, Default: "same",
 		Doc:   "what asks the app to drain; same: the signal that stopped crank, TERM for swaps",
 		field: func(c *Config) any { return &c.StopSignal }},
+	{Flag: "stop-on", Var: "CRANK_STOP_ON", Arg: "SIGNAL,...", Group: groupStop, Default: "TERM,INT,QUIT",
+		Doc: "the signals that stop crank, after -rewrite; any other is forwarded to the app, without a deadline; none: " +
+			"only the end of the app does",
+		field: func(c *Config) any { return &c.StopOn }},
 	{Flag: "drain-delay", Var: "CRANK_DRAIN_DELAY", Arg: "DURATION", Group: groupStop, Default: "0s",
 		Doc:   "once crank is asked to stop: not ready but still serving for this long, then the app is stopped",
 		field: func(c *Config) any { return &c.DrainDelay }},

@@ -148,6 +148,55 @@ func (s StopSignal) String() string {
 	return short(syscall.Signal(s))
 }
 
+// StopOn are the signals that stop crank, in the order in which they were written and each once. It may be empty: "none".
+type StopOn []syscall.Signal
+
+func (s *StopOn) Set(value string) error {
+	signals := StopOn{}
+	for name := range strings.SplitSeq(value, ",") {
+		if value == "none" {
+			break
+		}
+		sig, err := parseStopOn(strings.TrimSpace(name))
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(signals, sig) {
+			signals = append(signals, sig)
+		}
+	}
+	*s = signals
+	return nil
+}
+
+func parseStopOn(name string) (syscall.Signal, error) {
+	sig, err := signame.Parse(name)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("want none or a list such as TERM,INT,QUIT: %w", err)
+	case slices.Contains(deaf, sig):
+		return 0, fmt.Errorf("crank cannot receive %s", short(sig))
+	case slices.Contains(ownSignals, sig):
+		return 0, fmt.Errorf("%s is crank's own signal", short(sig))
+	case sig == syscall.SIGHUP:
+		return 0, errors.New("-hup says what HUP does: -rewrite HUP:TERM makes it stop crank")
+	}
+	return sig, nil
+}
+
+func (s *StopOn) Decode(value string) error { return decode(s, value) }
+
+func (s StopOn) String() string {
+	if len(s) == 0 {
+		return "none"
+	}
+	var names []string
+	for _, sig := range s {
+		names = append(names, short(sig))
+	}
+	return strings.Join(names, ",")
+}
+
 // Rewrites says as what a signal to crank counts; 0 drops it. A signal is rewritten once.
 type Rewrites map[syscall.Signal]syscall.Signal
 

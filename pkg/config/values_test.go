@@ -42,7 +42,7 @@ func TestCodes(t *testing.T) {
 // Whatever a type accepts, it prints in a form that it reads back as the same.
 func FuzzValues(f *testing.F) {
 	for _, seed := range []string{
-		"10", "1m30s", "0.5", "-1", "true", "0,128-143", "255-0", "USR1:TERM,TTIN:0", "1:0,2:64", "same", "RTMIN+3", "8", ":8080", "", ",", "a,b",
+		"10", "1m30s", "0.5", "-1", "true", "0,128-143", "255-0", "USR1:TERM,TTIN:0", "1:0,2:64", "same", "RTMIN+3", "8", ":8080", "", ",", "a,b", "TERM,INT", "none",
 	} {
 		f.Add(seed)
 	}
@@ -50,7 +50,7 @@ func FuzzValues(f *testing.F) {
 		for _, make := range []func() flag.Value{
 			func() flag.Value { return new(Seconds) }, func() flag.Value { return new(Switch) }, func() flag.Value { return new(Count) },
 			func() flag.Value { return new(StopSignal) }, func() flag.Value { return new(Rewrites) }, func() flag.Value { return new(Codes) },
-			func() flag.Value { return new(Binds) },
+			func() flag.Value { return new(Binds) }, func() flag.Value { return new(StopOn) },
 		} {
 			first, second := make(), make()
 			if first.Set(value) != nil {

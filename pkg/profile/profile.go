@@ -60,7 +60,7 @@ const Default = "systemd"
 //	server-starter   as start_server(1) 0.35 writes them: ports first, then paths; the host as it was given, and the port alone
 //	                 for all addresses; UDP as TCP; empty without sockets (lib/Server/Starter.pm, start_server; Starlet and
 //	                 others die where it is unset). h2o takes the descriptors and compares by getsockname
-//	java             System.inheritedChannel is descriptor 0. A JVM ends with 143 on TERM.
+//	java             System.inheritedChannel is descriptor 0. A JVM ends with 143 on TERM, and prints its threads on QUIT.
 var Profiles = []Profile{
 	{Name: Default, Listen: true,
 		Doc: "servers that know LISTEN_FDS or take a descriptor by its number, and say READY=1"},
@@ -85,7 +85,7 @@ var Profiles = []Profile{
 		Settings: []Setting{{"ready", "1s"}},
 		Doc:      "h2o, Starlet, Starman and others that start_server(1) runs"},
 	{Name: "java", Listen: true,
-		Settings: []Setting{{"stdin-socket", "true"}, {"ok-codes", "143"}, {"ready", "10s"}},
+		Settings: []Setting{{"stdin-socket", "true"}, {"stop-on", "TERM,INT"}, {"ok-codes", "143"}, {"ready", "10s"}},
 		Doc:      "Tomcat, Jetty and others that take System.inheritedChannel(); a probe of -ready is better than a time"},
 	{Name: "none",
 		Doc: "the sockets are passed, and no variable tells of them; NOTIFY_SOCKET and NOTIFY_FD are set as always"},

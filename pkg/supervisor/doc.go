@@ -104,8 +104,8 @@
 //   - "READY" is the message, with nothing else to make a candidate ready. "probe good", "probe bad": the result of the
 //     newest probe; "probe limit": a program that probes has not ended in time; "alive over": the time that a candidate
 //     has to be alive. In these rows the message would only be counted.
-//   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for TERM, INT and QUIT, and for a hang-up of the terminal;
-//     "USR1" for all signals without a meaning of their own.
+//   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for the signals of -stop-on, and for a hang-up of the terminal;
+//     "USR1" for all other signals but HUP, also for INT and QUIT where -stop-on does not have them.
 //   - "EXTEND" is EXTEND_TIMEOUT_USEC=. "reload over" is RELOADING=1 and then READY=1; in "reload late" the READY=1 does
 //     not come within -start.
 //   - The watchdog runs from READY=1 on: "ping" is WATCHDOG=1, "no ping" a period

@@ -190,7 +190,7 @@ func (s *Supervisor) codeOf(g *generation) int {
 	return code
 }
 
-// onStop is TERM, INT or QUIT.
+// onStop is a signal of StopOn, or a hang-up of the terminal.
 func (s *Supervisor) onStop(signal syscall.Signal) {
 	sd := s.shutdown
 	if sd == nil {

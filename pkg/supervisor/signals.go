@@ -7,21 +7,19 @@ import (
 	"github.com/crankctl/crank/pkg/signame"
 )
 
-// meaning says what a signal to crank does; all others are forwarded. CHLD comes by a channel of
-// its own; PIPE and URG are crank's own and never get here.
-var meaning = map[syscall.Signal]func(*Supervisor, syscall.Signal){
-	syscall.SIGTERM: (*Supervisor).onStop,
-	syscall.SIGINT:  (*Supervisor).onStop,
-	syscall.SIGQUIT: (*Supervisor).onStop,
-	syscall.SIGHUP:  (*Supervisor).onHUP,
-}
+// defaultStopOn is what stops crank where Config does not say.
+var defaultStopOn = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 
+// onSignal is a signal to crank. CHLD comes by a channel of its own; PIPE and URG are crank's own and never get here.
 func (s *Supervisor) onSignal(signal syscall.Signal) {
-	if act, ok := meaning[signal]; ok {
-		act(s, signal)
-		return
+	switch {
+	case signal == syscall.SIGHUP:
+		s.onHUP(signal)
+	case slices.Contains(s.cfg.StopOn, signal):
+		s.onStop(signal)
+	default:
+		s.forward(signal)
 	}
-	s.forward(signal)
 }
 
 // onHUP asks for a swap to the same command. It is never lost: what comes while a candidate exists,

@@ -664,12 +664,59 @@ func TestSignals(t *testing.T) {
 			w.serve(1)
 			var want []string
 			for sig := syscall.Signal(1); sig <= 64; sig++ {
-				if meaning[sig] == nil && sig != syscall.SIGKILL {
+				if sig != syscall.SIGHUP && !slices.Contains(defaultStopOn, sig) && sig != syscall.SIGKILL {
 					w.signal(sig)
 					want = append(want, strings.TrimPrefix(signalName(sig), "SIG"))
 				}
 			}
 			w.wantSignals(1, strings.Join(want, " "))
+		},
+	})
+}
+
+func TestStopOn(t *testing.T) {
+	stops := func(signals ...syscall.Signal) Config { return with(func(c *Config) { c.StopOn = signals }) }
+	stories(t, map[string]func(*testing.T){
+		"TERM, INT and QUIT are forwarded where they do not stop": func(t *testing.T) {
+			w := start(t, stops(syscall.SIGPWR), v1, nil)
+			w.serve(1)
+			w.signal(syscall.SIGTERM, syscall.SIGINT, syscall.SIGINT, syscall.SIGINT, syscall.SIGQUIT)
+			w.wantSignals(1, "TERM INT INT INT QUIT")
+			w.run(v2) // it is not refused
+			w.serve(2)
+		},
+		"they are held where there is nobody": func(t *testing.T) {
+			w := start(t, stops(syscall.SIGTERM), Command{}, nil)
+			w.signal(syscall.SIGQUIT)
+			w.run(v1)
+			w.serve(1)
+			w.wantSignals(1, "QUIT")
+		},
+		"another signal stops, and is passed on": func(t *testing.T) {
+			w := start(t, stops(syscall.SIGPWR), v1, nil)
+			w.serve(1)
+			w.signal(syscall.SIGPWR)
+			w.wantSignals(1, "PWR")
+			w.wantLeft(1, 30*time.Second)
+			w.exits(1, 7, 0)
+			w.wantExit(7)
+		},
+		"none stops": func(t *testing.T) {
+			w := start(t, stops([]syscall.Signal{}...), v1, nil)
+			w.serve(1)
+			w.signal(syscall.SIGTERM)
+			w.wantSignals(1, "TERM")
+			w.exits(1, 0, 0)
+			w.wantExit(0)
+		},
+		"a hang-up stops all the same": func(t *testing.T) {
+			w := start(t, stops(syscall.SIGTERM), v1, func(o *Options) { o.HungUp = func() bool { return true } })
+			w.serve(1)
+			w.signal(syscall.SIGHUP)
+			w.wantSignals(1, "HUP")
+			w.wantLeft(1, 30*time.Second)
+			w.exits(1, 0, 0)
+			w.wantExit(0)
 		},
 	})
 }

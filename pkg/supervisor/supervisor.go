@@ -94,8 +94,9 @@ type Config struct {
 	DrainDelay  time.Duration
 	Check       []string // has to exit 0 before a candidate is launched; nil: nothing has
 	Ready       Readiness
-	StopSignal  syscall.Signal // 0: the one that crank was stopped with, TERM for swaps
-	Group       bool           // signals go to the process group
+	StopSignal  syscall.Signal   // 0: the one that crank was stopped with, TERM for swaps
+	StopOn      []syscall.Signal // what stops crank, never HUP; nil: TERM, INT and QUIT
+	Group       bool             // signals go to the process group
 	HUP         HUP
 	Restart     Restart
 	OKCodes     map[int]bool // exit codes reported as 0
@@ -218,6 +219,9 @@ func New(cfg Config, o Options) *Supervisor {
 		history: newHistory(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
 		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed), pauses: pauses{now: time.Now},
+	}
+	if s.cfg.StopOn == nil {
+		s.cfg.StopOn = defaultStopOn
 	}
 	if s.observer == nil {
 		s.observer = nobody{}

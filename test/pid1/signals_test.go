@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/crankctl/crank/test/terminal"
 )
 
 // signalling: what is sent to the init is meant for the app.
@@ -384,6 +386,85 @@ func TestStopSignal(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestStopOn: -stop-on says which signals stop crank. The others are the app's, and crank goes on.
+func TestStopOn(t *testing.T) {
+	type test struct {
+		flags []string
+		send  syscall.Signal
+		want  syscall.Signal
+	}
+	ourModes(t, func(t *testing.T, p *program) {
+		for _, tt := range []test{
+			{[]string{"-stop-on", "TERM,INT"}, syscall.SIGQUIT, syscall.SIGQUIT},
+			{[]string{"-stop-on", "SIGTERM, quit"}, syscall.SIGINT, syscall.SIGINT},
+			{[]string{"-stop-on", "PWR"}, syscall.SIGQUIT, syscall.SIGQUIT},
+			{[]string{"-stop-on", "none"}, syscall.SIGINT, syscall.SIGINT},
+			{[]string{"-stop-on", "TERM", "-rewrite", "USR1:QUIT"}, syscall.SIGUSR1, syscall.SIGQUIT},
+			{[]string{"-profile", "java", "-stdin-socket=false", "-ready", "none"}, syscall.SIGQUIT, syscall.SIGQUIT},
+		} {
+			flags := append(tt.flags, "-hup", "swap", "-settle", "0")
+			must(t, inContainer(p, options{}, flags, app("count"), func(c *container) error {
+				return goesOn(c, tt.send, tt.want)
+			}))
+		}
+		for _, tt := range []test{
+			{[]string{"-stop-on", "TERM,INT"}, syscall.SIGINT, syscall.SIGINT},
+			{[]string{"-stop-on", "PWR"}, syscall.SIGPWR, syscall.SIGPWR},
+			{[]string{"-stop-on", "RTMIN+3"}, 37, 37},
+			{[]string{"-stop-on", "USR1", "-stop-signal", "QUIT"}, syscall.SIGUSR1, syscall.SIGQUIT},
+			{[]string{"-stop-on", "INT", "-rewrite", "QUIT:INT"}, syscall.SIGQUIT, syscall.SIGINT},
+		} {
+			must(t, inContainer(p, options{}, append(tt.flags, "-stop", "500ms"), app("count"), func(c *container) error {
+				if _, err := c.expect("ready"); err != nil {
+					return err
+				}
+				if err := c.catchesAll(p); err != nil {
+					return err
+				}
+				if err := c.signal(tt.send); err != nil {
+					return err
+				}
+				if _, err := c.expect(fmt.Sprintf("signal %d", tt.want)); err != nil {
+					return err
+				}
+				return c.ends(128 + int(syscall.SIGKILL)) // the app does not end of it
+			}))
+		}
+	})
+}
+
+// TestInterrupts: three INT kill on a terminal, but not where INT does not stop.
+func TestInterrupts(t *testing.T) {
+	ourModes(t, func(t *testing.T, p *program) {
+		tty := terminal.Open(t, false)
+		must(t, inContainer(p, options{tty: tty.Slave}, []string{"-stop-on", "TERM", "-hup", "swap", "-settle", "0"}, app("count"), func(c *container) error {
+			return goesOn(c, syscall.SIGINT, syscall.SIGINT)
+		}))
+	})
+}
+
+// goesOn sends a signal three times. It must reach the app, and crank must not stop: then it would not swap.
+func goesOn(c *container, send, want syscall.Signal) error {
+	if _, err := c.expect("ready"); err != nil {
+		return err
+	}
+	for range 3 {
+		if err := c.signal(send); err != nil {
+			return err
+		}
+		if _, err := c.expect(fmt.Sprintf("signal %d", want)); err != nil {
+			return err
+		}
+	}
+	if err := c.signal(syscall.SIGHUP); err != nil {
+		return err
+	}
+	if _, err := c.expect("ready"); err != nil {
+		return err
+	}
+	return nil
 }
 
 // TestHeld: a signal that comes before there is an app gets to the one that comes. It ends of it,
