@@ -125,7 +125,8 @@ var settings = []Setting{
 		accept: oneOf("swap", "forward", "ignore"),
 		field:  func(c *Config) any { return &c.HUP }},
 	{Flag: "restart", Var: "CRANK_RESTART", Arg: "WHEN", Group: groupStop, Default: "never",
-		Doc:    "start the app again when it has ended by itself: never, on-failure or always",
+		Doc: "start the app again when it has ended by itself: never, on-failure or always; if no older generation is left, it " +
+			"has stdin and the terminal again",
 		accept: oneOf("never", "on-failure", "always"),
 		field:  func(c *Config) any { return &c.Restart }},
 	{Flag: "ok-codes", Var: "CRANK_OK_CODES", Arg: "N,N-M,...", Group: groupStop, Usually: "none",

@@ -35,7 +35,7 @@ type Config struct {
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
 	KeepStderr   bool
-	Terminal     bool                         // stdin is a terminal: the first generation gets its foreground, if crank has it
+	Terminal     bool                         // stdin is a terminal: a generation that lives alone gets its foreground, if crank has it
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
 	Redact       func(argv []string) []string // returns a command as it may be shown; nil: as it is
@@ -58,6 +58,7 @@ type Launcher struct {
 	broken         map[string]bool // the logged damage to sockets that cannot be restored
 	newest         *snapshot       // taken before the newest generation was started
 	rivals         *rivals
+	warnedOfStdin  bool
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -190,13 +191,13 @@ func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 // start forks.
 func (ch *child) start(c supervisor.Command, protect bool) error {
 	l := ch.l
-	files := ch.files()
+	alone := l.livesAlone(ch.generation)
 	env := l.environ(ch.generation, c.Env, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
 	spec := proc.Spec{
-		Path: c.Argv[0], Search: lookup(env, "PATH"), Argv: c.Argv, Env: env, Dir: c.Dir, Files: files,
+		Path: c.Argv[0], Search: lookup(env, "PATH"), Argv: c.Argv, Env: env, Dir: c.Dir, Files: ch.files(l.stdin(ch.generation, alone)),
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
-	if l.cfg.Terminal && ch.generation == 1 && linux.HasForeground(stdin) {
+	if l.cfg.Terminal && alone && linux.HasForeground(stdin) {
 		spec.Terminal = 1 + stdin
 		ch.hasTerminal = true
 	}
@@ -250,19 +251,10 @@ func (l *Launcher) oomScore() string {
 // crank's own standard descriptors. They are used by number: os.File.Fd may change O_NONBLOCK.
 const stdin, stdout, stderr = 0, 1, 2
 
-// files returns what becomes the child's descriptors, from 0.
-func (ch *child) files() []int {
-	l := ch.l
-	input := stdin
-	if ch.generation > 1 {
-		input = l.null
-	}
-	held := l.sockets.Sockets()
-	if l.cfg.StdinSocket && len(held) > 0 {
-		input = held[0].FD()
-	}
+// files returns what becomes the child's descriptors, from 0, which is input.
+func (ch *child) files(input int) []int {
 	files := []int{input, inherit(ch.streams.AppStdout(), stdout), inherit(ch.streams.AppStderr(), stderr)}
-	for _, s := range held {
+	for _, s := range ch.l.sockets.Sockets() {
 		files = append(files, s.FD())
 	}
 	return append(files, ch.receiver.AppFD())
@@ -330,21 +322,11 @@ func (l *Launcher) holdBack(ch *child, e proc.Exit) {
 	l.wake()
 }
 
-// Gone implements supervisor.Child. The terminal's foreground comes back to crank with the end of
-// the generation that had it, so that Ctrl-C goes on to mean something.
+// Gone implements supervisor.Child. The terminal's foreground comes back to crank, now or with the leftover processes that have it.
 func (ch *child) Gone() {
 	ch.gone(ch.main)
 	ch.l.rivals.gone(ch.generation)
-	if !ch.hasTerminal {
-		return
-	}
-	ch.hasTerminal = false
-	if linux.Foreground(stdin) != ch.launched.PID() {
-		return // another process has it now, such as the shell that put crank in the background
-	}
-	if err := linux.TakeTerminal(stdin); err != nil {
-		ch.l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
-	}
+	ch.returnTerminal()
 }
 
 // Signal implements supervisor.Child.
@@ -384,6 +366,7 @@ func (ch *child) Tail() supervisor.Tail {
 // supervisor, and the copier may be held up by a slow reader: neither is waited for here.
 func (ch *child) Close() {
 	l := ch.l
+	ch.returnTerminal()
 	ch.putBackLast()
 	ch.gone(ch.main)
 	ch.gone(ch.launched)

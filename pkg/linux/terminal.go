@@ -31,6 +31,15 @@ func Foreground(fd int) (group int) {
 // HasForeground reports whether this process is in the terminal's foreground. A background job is not, and must leave the terminal alone.
 func HasForeground(fd int) bool { return Foreground(fd) == unix.Getpgrp() }
 
+// IsEmptyGroup reports whether no process is left in a process group.
+func IsEmptyGroup(group int) bool { return group > 1 && unix.Kill(-group, 0) == unix.ESRCH }
+
+// IsPipe reports whether fd is a pipe or a FIFO.
+func IsPipe(fd int) bool {
+	var info unix.Stat_t
+	return unix.Fstat(fd, &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFIFO
+}
+
 // TakeTerminal makes this process's group the foreground group of its controlling terminal. A group in the background gets SIGTTOU
 // for that, and a handler would make the kernel restart the call for ever.
 func TakeTerminal(fd int) error {

@@ -140,7 +140,7 @@
 //     is current or has failed.
 //   - died: with -restart never (or on-failure, and exit code 0) the shutdown begins, without a delay. Else
 //     another one is started after 0.1 s, doubling to 30 s, ±20 %, from the beginning again for one that had served for 60 s.
-//     It waits up to 1 s for what the dead one left behind, and that is killed then.
+//     It waits up to 1 s for what the dead one left behind. That is killed then, and has up to 2 s to end.
 //   - others: they get the stop signal once, and KILL at the generation's deadline; it is stopping until none is left.
 //     The rest is as if it had left none. exited: the generation is gone. reap: an adopted process; counted.
 //   - status: shown, no effect. counted: no effect, but a number to look at. not ready: the app said so itself.

@@ -10,6 +10,8 @@ type restart struct {
 	died  *generation   // the one that died; nil once another is current
 	at    time.Time     // when the next attempt begins; zero: none is planned
 	delay time.Duration // of the last attempt
+	// giveUp is when leftover processes of died that survive SIGKILL are no longer waited for. Nothing happens then by itself.
+	giveUp time.Time
 }
 
 // restarts reports whether -restart applies to the end of g.
@@ -33,6 +35,7 @@ func (s *Supervisor) diedAlone(g *generation) {
 	if latest := time.Now().Add(restartGrace); g.state == Stopping && g.deadline.After(latest) {
 		g.deadline = latest
 	}
+	s.restart.giveUp = g.deadline.Add(killGrace)
 	s.backOff()
 }
 
@@ -45,15 +48,21 @@ func (s *Supervisor) backOff() {
 	s.log.Info("the app has ended: it is started again", "generation", s.restart.died.n, "seconds", wait.Seconds())
 }
 
-// restartNow is the end of the wait. What the dead one left behind has restartGrace, then it is killed;
-// the restart waits for that, and no longer than it has to.
+// restartNow is the end of the wait. What the dead one left behind has restartGrace, then it is killed, and has killGrace to end: while it
+// lives the next one has no stdin. The restart waits for that, and no longer than it has to.
 func (s *Supervisor) restartNow() {
 	s.restart.at = time.Time{}
-	if died := s.restart.died; died.state == Stopping && !died.killed {
-		s.restart.at = time.Now().Add(lookInterval)
+	now := time.Now()
+	switch died := s.restart.died; {
+	case died.state != Stopping:
+	case !died.killed:
+		s.restart.at = now.Add(lookInterval)
 		if died.deadline.Before(s.restart.at) {
 			s.restart.at = died.deadline
 		}
+		return
+	case now.Before(s.restart.giveUp):
+		s.restart.at = now.Add(lookSoon)
 		return
 	}
 	if s.candidate == nil {

@@ -861,8 +861,21 @@ func TestRestart(t *testing.T) {
 			w.wantSignals(1, "others TERM")
 			w.pass(1)
 			w.wantSignals(1, "others TERM others KILL")
-			w.wantStates("1 stopping, 2 starting")
+			w.wantStates("1 stopping") // as long as it lives the next one would have no stdin
 			w.pass(lookInterval)
+			w.wantStates("2 starting")
+		},
+		"what survives SIGKILL is not waited for": func(t *testing.T) {
+			w := start(t, always, v1, nil)
+			w.serve(1)
+			w.kernel.setUndying(true)
+			w.exits(1, 1, 2)
+			w.pass(time.Second + killGrace - 1)
+			w.wantStates("1 stopping")
+			w.pass(lookSoon)
+			w.wantStates("1 stopping, 2 starting")
+			w.kernel.setUndying(false)
+			w.othersGo(1)
 			w.wantStates("2 starting")
 		},
 		"it is not waited for longer than it is there": func(t *testing.T) {

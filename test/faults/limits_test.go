@@ -48,7 +48,7 @@ func newLimitCell(t *testing.T) *limitCell {
 		}
 	}()
 	c.app = []string{"sh", "-c", telling, fifo}
-	c.flags = append(c.flags, "-ready", "none", "-settle", "0")
+	c.flags = append(c.flags, "-ready", "none", "-settle", "0", "-termination-log", filepath.Join(c.dir, "end"))
 	return c
 }
 

@@ -75,8 +75,8 @@ func TestTerminalSignals(t *testing.T) {
 	})
 }
 
-// TestTerminalBack: the terminal is the first generation's; once that is gone it is crank's again, and
-// later generations have no claim to it. Then Ctrl-C is a stop, and the third one kills.
+// TestTerminalBack: the terminal is the first generation's; once that is gone it is crank's again, and one that
+// was swapped in has no claim to it. Then Ctrl-C is a stop, and the third one kills.
 func TestTerminalBack(t *testing.T) {
 	ourModes(t, func(t *testing.T, p *program) {
 		tty := terminal.Open(t, false)
