@@ -1,14 +1,15 @@
 package main
 
 import (
-	"bufio"
+	"errors"
 	"flag"
 	"fmt"
-	"os"
+	"io/fs"
 	"path/filepath"
-	"strings"
+	"syscall"
 
 	"github.com/crankctl/crank/pkg/control"
+	"github.com/crankctl/crank/pkg/execvp"
 )
 
 var cmdCheck = &command{
@@ -47,7 +48,7 @@ func (s *session) check(info control.Info, command []string, cwd string) error {
 		}
 	}
 	if len(command) > 0 {
-		findings = append(findings, checkCommand(command[0], cwd, s.env.get("PATH")))
+		findings = append(findings, checkCommand(command[0], cwd, s.env))
 	}
 	failed := false
 	for _, f := range findings {
@@ -73,34 +74,38 @@ func quietIf(failed bool) error {
 	return nil
 }
 
-// checkCommand says whether the file is there, may be executed, and has its interpreter.
-func checkCommand(name, cwd, path string) finding {
-	if strings.Contains(name, "/") && !filepath.IsAbs(name) && cwd == "" {
+// checkCommand looks for the command as crank would (execvp(3)), without executing it.
+func checkCommand(name, cwd string, env environment) finding {
+	if !execvp.Searches(name) && !filepath.IsAbs(name) && cwd == "" {
 		return finding{true, fmt.Sprintf("command %s is relative to a directory that is not known here: give -cwd", name)}
 	}
-	file, err := findExecutable(name, cwd, path)
-	if err != nil {
-		return finding{false, fmt.Sprintf("command %s: %v", name, err)}
-	}
-	if interpreter := interpreterOf(file); interpreter != "" {
-		if err := executable(interpreter); err != nil {
-			return finding{false, fmt.Sprintf("command %s: its interpreter: %v", file, err)}
+	path := execvp.Path(env)
+	var found error
+	for _, file := range execvp.Candidates(name, path) {
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(cwd, file)
+		}
+		byShell, err := execvp.Look(file)
+		if err == nil {
+			return executable(file, byShell)
+		}
+		if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+			found = fmt.Errorf("command %s: %w", file, err)
 		}
 	}
-	return finding{true, fmt.Sprintf("command %s can be executed", file)}
+	switch {
+	case found != nil:
+		return finding{false, found.Error()}
+	case execvp.Searches(name):
+		return finding{false, fmt.Sprintf("command %s: %v in PATH=%s", name, fs.ErrNotExist, path)}
+	}
+	return finding{false, fmt.Sprintf("command %s: %v", name, fs.ErrNotExist)}
 }
 
-// interpreterOf returns what the first line of a script names (execve(2)), empty for others.
-func interpreterOf(file string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return "" // not readable is still executable
+func executable(file string, byShell bool) finding {
+	what := fmt.Sprintf("command %s can be executed", file)
+	if byShell {
+		what += ", by " + execvp.Shell + ": it has no #! line"
 	}
-	defer f.Close()
-	line, _ := bufio.NewReaderSize(f, 256).ReadSlice('\n')
-	rest, ok := strings.CutPrefix(string(line), "#!")
-	if words := strings.Fields(rest); ok && len(words) > 0 {
-		return words[0]
-	}
-	return ""
+	return finding{true, what}
 }

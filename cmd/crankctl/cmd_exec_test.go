@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,6 +21,9 @@ func asCrankctl(t *testing.T, env []string, args ...string) (code int, out strin
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Env = append([]string{asMain + "=1", "PATH=" + os.Getenv("PATH")}, env...)
+	if slices.Contains(env, "-PATH") {
+		cmd.Env = []string{asMain + "=1"}
+	}
 	content, err := cmd.CombinedOutput()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -30,8 +34,24 @@ func asCrankctl(t *testing.T, env []string, args ...string) (code int, out strin
 
 func TestExec(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "plain"), []byte("text"), 0o644); err != nil {
-		t.Fatal(err)
+	for name, file := range map[string]struct {
+		content string
+		mode    os.FileMode
+	}{
+		"plain": {"text", 0o644}, "text": {"[ $LISTEN_PID = $$ ] && echo \"$1 by sh\"; exit 7", 0o755}, "empty": {"", 0o755},
+		"foreign": {"\x7fELF", 0o755}, "crlf": {"#!/bin/sh\r\n", 0o755},
+		"broken/cmd": {"#!/no/such/shell\n", 0o755}, "good/cmd": {"#!/bin/sh\necho good", 0o755}, "denied/cmd": {"", 0o644}, "dir/cmd/x": {"", 0o644},
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(file.content), file.mode), os.Chmod(path, file.mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := func(names ...string) []string {
+		for i := range names {
+			names[i] = filepath.Join(dir, names[i])
+		}
+		return []string{"PATH=" + strings.Join(names, ":")}
 	}
 	const script = `[ "$LISTEN_PID" = $$ ] && echo "mine: $LISTEN_FDS ${LISTEN_PIDFDID-none}" || echo "other: ${LISTEN_PID-none}"; exit 7`
 	for _, test := range []struct {
@@ -48,6 +68,17 @@ func TestExec(t *testing.T) {
 		{"no such file", nil, []string{dir + "/not"}, 127, "not"},
 		{"no program", nil, []string{dir + "/plain"}, 126, "no execute permission"},
 		{"a directory", nil, []string{dir}, 126, "directory"},
+		{"text", []string{"LISTEN_FDS=1", "PATH=/bin"}, []string{dir + "/text", "x y"}, 7, "x y by sh"},
+		{"text in PATH", append(in("text", ""), "LISTEN_FDS=1"), []string{"text", "x y"}, 7, "x y by sh"},
+		{"an empty file", nil, []string{dir + "/empty"}, 0, ""},
+		{"another machine's", nil, []string{dir + "/foreign"}, 126, "cannot execute " + dir + "/foreign: exec format error (neither a program"},
+		{"CRLF", nil, []string{dir + "/crlf"}, 126, `its interpreter does not exist: "/bin/sh\r": save the script with LF line endings`},
+		{"on after a missing interpreter", in("broken", "denied", "good"), []string{"cmd"}, 0, "good"},
+		{"a missing interpreter", in("broken"), []string{"cmd"}, 126, "broken/cmd: its interpreter does not exist"},
+		{"denied", in("broken", "denied", "nowhere"), []string{"cmd"}, 126, "denied/cmd: it has no execute permission"},
+		{"a directory in PATH", in("dir"), []string{"cmd"}, 126, "dir/cmd: it is a directory"},
+		{"not in PATH", in("nowhere"), []string{"cmd"}, 127, "cannot find cmd: file does not exist in PATH=" + dir + "/nowhere"},
+		{"PATH not set", []string{"-PATH"}, []string{"sh", "-c", "exit 7"}, 7, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			code, out := asCrankctl(t, test.env, append([]string{"exec"}, test.args...)...)
@@ -62,7 +93,7 @@ func TestCheck(t *testing.T) {
 	fake := serve(t, place(t), "web")
 	fake.Change(addLeaving)
 	dir := t.TempDir()
-	for name, content := range map[string]string{"good": "#!/bin/sh\n", "bad": "#! /no/such/shell -e\n", "binary": "\x7fELF"} {
+	for name, content := range map[string]string{"good": "#!/bin/sh\n", "bad": "#! /no/such/shell -e\n", "binary": "\x7fELF", "text": "echo"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +108,8 @@ func TestCheck(t *testing.T) {
 		{[]string{"-cwd", dir, "./good"}, 0, "ok    command " + dir + "/good"},
 		{[]string{"./good"}, 0, "not known here"},
 		{[]string{"good"}, 1, "in PATH"},
-		{[]string{dir + "/bad", "x"}, 1, "interpreter: stat /no/such/shell"},
+		{[]string{dir + "/bad", "x"}, 1, `its interpreter does not exist: "/no/such/shell" in its #! line`},
+		{[]string{dir + "/text"}, 0, "text can be executed, by /bin/sh: it has no #! line"},
 		{[]string{dir + "/binary"}, 0, "ok"},
 	} {
 		got := call([]string{"PATH=/nowhere"}, append([]string{"check"}, test.args...)...)

@@ -99,16 +99,6 @@ func set(env []string, change string) []string {
 	return env
 }
 
-// lookup returns the value of a variable.
-func lookup(env []string, key string) string {
-	for _, entry := range env {
-		if k, v, ok := strings.Cut(entry, "="); ok && k == key {
-			return v
-		}
-	}
-	return ""
-}
-
 // names returns the value of LISTEN_FDNAMES (sd_listen_fds(3)).
 func names(held []*sockets.Socket) string {
 	var all []string

@@ -1,6 +1,7 @@
 package launch
 
 import (
+	"github.com/crankctl/crank/pkg/execvp"
 	"github.com/crankctl/crank/pkg/output"
 	"github.com/crankctl/crank/pkg/proc"
 	"github.com/crankctl/crank/pkg/supervisor"
@@ -55,7 +56,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 		stdout = null
 	}
 	ch.launched, err = l.fork(proc.Spec{
-		Path: argv[0], Search: lookup(env, "PATH"), Argv: argv, Env: env, Dir: c.Dir, Files: []int{null, stdout, stderr}, NoNewPrivs: l.cfg.NoNewPrivs,
+		Path: argv[0], Search: execvp.Path(env), Argv: argv, Env: env, Dir: c.Dir, Files: []int{null, stdout, stderr}, NoNewPrivs: l.cfg.NoNewPrivs,
 	}, protect)
 	if err != nil {
 		ch.streams.Close(0)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/crankctl/crank/pkg/execvp"
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/notify"
@@ -194,7 +195,7 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	alone := l.livesAlone(ch.generation)
 	env := l.environ(ch.generation, c.Env, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
 	spec := proc.Spec{
-		Path: c.Argv[0], Search: lookup(env, "PATH"), Argv: c.Argv, Env: env, Dir: c.Dir, Files: ch.files(l.stdin(ch.generation, alone)),
+		Path: c.Argv[0], Search: execvp.Path(env), Argv: c.Argv, Env: env, Dir: c.Dir, Files: ch.files(l.stdin(ch.generation, alone)),
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
 	if l.cfg.Terminal && alone && linux.HasForeground(stdin) {

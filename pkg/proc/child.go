@@ -4,6 +4,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/crankctl/crank/pkg/execvp"
 	"github.com/crankctl/crank/pkg/linux"
 )
 
@@ -19,12 +20,14 @@ const (
 	stepFind        // none of the candidates exists
 	stepLease       // another process holds a lease on the program
 	stepInterpreter // the program exists, its interpreter does not
+	stepRead        // the program is not one for this machine, and whether it is text cannot be seen
+	stepShell       // the program is text without a #! line, and there is no shell for it
 	stepExec
 )
 
 func (s step) String() string {
 	return [...]string{"setpgid", "pass descriptors to", "change directory to", "prctl(PR_SET_NO_NEW_PRIVS) for", "setrlimit for",
-		"find", "execute", "execute", "execute"}[s]
+		"find", "execute", "execute", "execute", "execute", "execute"}[s]
 }
 
 // report is what the child writes into the pipe.
@@ -32,6 +35,8 @@ type report struct {
 	step      step
 	errno     syscall.Errno
 	candidate int32 // index into child.paths
+	length    int32 // how much of head there is
+	head      [execvp.HeadSize]byte
 }
 
 // run is the child: one thread, with a copy of the parent's memory, in an unknown state. No
@@ -221,40 +226,33 @@ func (e *pidEntry) write(pid int) {
 	}
 }
 
-// execute executes the first candidate that it can, as execvp(3) does. It skips a candidate that does not exist, whose interpreter
-// does not exist, or that it may not execute; the last is reported if there is no better one. Without a search there is one
-// candidate, and the result of execve is the answer.
+// execute executes the first candidate that it can, as execvp(3) does. If there is none, it reports one that exists: rather a file
+// that may not be executed than one whose interpreter does not exist. Without a search there is one candidate, and the result of
+// execve is the answer.
 //
 //go:norace
 //go:nocheckptr
 //go:nosplit
 func (c *child) execute() {
-	denied, broken := -1, -1
+	refused, broken := -1, -1
+	why, regular := syscall.Errno(0), false
 	for i := 0; i < len(c.paths); i++ {
 		c.report.candidate = int32(i)
 		kind := c.kindOf(i)
 		errno := c.try(i, kind)
 		missing := errno == syscall.ENOENT || errno == syscall.ENOTDIR
-		if kind == kindUnknown && !missing {
-			kind = syscall.S_IFREG
-		}
 		switch {
-		case !c.search && errno == syscall.ENOENT && kind == syscall.S_IFREG:
-			c.fail(stepInterpreter, errno)
-		case !c.search:
-			c.fail(stepExec, errno)
-		case kind == kindNone, kind == kindUnknown, kind == syscall.S_IFDIR:
-		case missing:
+		case missing && kind == syscall.S_IFREG:
 			broken = i
-		case errno == syscall.EACCES:
-			denied = i
-		default:
+		case !c.search, !execvp.GoesOn(errno):
 			c.fail(stepExec, errno)
+		case !missing && !regular:
+			refused, why, regular = i, errno, kind == syscall.S_IFREG
 		}
 	}
-	if denied >= 0 {
-		c.report.candidate = int32(denied)
-		c.fail(stepExec, syscall.EACCES)
+	if refused >= 0 && (regular || broken < 0) {
+		c.report.candidate = int32(refused)
+		c.fail(stepExec, why)
 	}
 	if broken >= 0 {
 		c.report.candidate = int32(broken)
@@ -286,7 +284,7 @@ func (c *child) kindOf(i int) (kind uint32) {
 	return kindNone
 }
 
-// try executes a candidate, and returns the error of execve. It keeps the file open meanwhile, so that no write lease can be taken on
+// try executes a candidate, or the shell with it, and returns the error of execve. It keeps the file open meanwhile, so that no write lease can be taken on
 // it. If a lease is held already, the open, which does not block, fails and ends the search: the next candidate is not the one that
 // was meant. Other errors of the open are left to execve: a file may be executable but not readable. Only regular files can be
 // executed; others are not opened, since that can have side effects.
@@ -297,16 +295,65 @@ func (c *child) kindOf(i int) (kind uint32) {
 func (c *child) try(i int, kind uint32) syscall.Errno {
 	path, held, failed := uintptr(unsafe.Pointer(c.paths[i])), uintptr(0), syscall.EACCES
 	if kind == syscall.S_IFREG {
-		held, _, failed = syscall.RawSyscall6(syscall.SYS_OPENAT, atFDCWD, path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0, 0, 0)
-		if failed == syscall.EWOULDBLOCK {
+		if held, failed = openNow(path); failed == syscall.EWOULDBLOCK {
 			c.fail(stepLease, failed)
 		}
 	}
 	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, path, uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.env)))
+	if errno == syscall.ENOEXEC && failed != 0 { // it is a regular file, or this were EACCES
+		held, failed = openNow(path)
+	}
 	if failed == 0 {
+		if errno == syscall.ENOEXEC || errno == syscall.ENOENT {
+			failed = c.readHead(held)
+		}
 		syscall.RawSyscall(syscall.SYS_CLOSE, held, 0, 0)
 	}
+	if errno == syscall.ENOEXEC {
+		c.executeShell(i, failed)
+	}
 	return errno
+}
+
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func openNow(path uintptr) (fd uintptr, errno syscall.Errno) {
+	fd, _, errno = syscall.RawSyscall6(syscall.SYS_OPENAT, atFDCWD, path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0, 0, 0)
+	return fd, errno
+}
+
+// readHead reads the start of the file that was opened before execve refused it: by now another file may have its name.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) readHead(fd uintptr) syscall.Errno {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(&c.report.head)), execvp.HeadSize)
+	c.report.length = int32(n)
+	if errno != 0 {
+		c.report.length = 0
+	}
+	return errno
+}
+
+// executeShell executes the shell with a candidate that execve refused with ENOEXEC, and returns only if the candidate is not text.
+// failed is the error of reading it. The pid stays the same, so LISTEN_PID holds for the shell.
+//
+//go:norace
+//go:nocheckptr
+//go:nosplit
+func (c *child) executeShell(i int, failed syscall.Errno) {
+	if failed != 0 {
+		c.fail(stepRead, failed)
+	}
+	if !execvp.IsText(c.report.head[:c.report.length]) {
+		return
+	}
+	c.shell[1] = uintptr(unsafe.Pointer(c.paths[i])) // which paths keeps alive
+	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(c.shellPath)), uintptr(unsafe.Pointer(unsafe.SliceData(c.shell))),
+		uintptr(unsafe.Pointer(c.env)))
+	c.fail(stepShell, errno)
 }
 
 // fail reports to the parent and ends the child.

@@ -6,11 +6,13 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"syscall"
 	"unsafe"
 
+	"github.com/crankctl/crank/pkg/execvp"
 	"github.com/crankctl/crank/pkg/linux"
 )
 
@@ -32,10 +34,7 @@ var executing = struct {
 	byPID map[int]*Process
 }{byPID: map[int]*Process{}}
 
-var (
-	errLeased        = errors.New("another process holds a lease on it (fcntl(2)): put a new binary in place with a rename")
-	errNoInterpreter = errors.New("its interpreter does not exist (the #! line, or the dynamic loader of a program built for another C library)")
-)
+var errLeased = errors.New("another process holds a lease on it (fcntl(2)): put a new binary in place with a rename")
 
 // watch starts to wait for the outcome of p's exec, which arrives on the pipe r.
 func (p *Process) watch(r int, spec Spec, paths []string) {
@@ -131,13 +130,26 @@ func (x *execution) explain(r report) *StartError {
 	case stepFind:
 		e.Err = fmt.Errorf("%w in PATH=%s", fs.ErrNotExist, x.search)
 	case stepLease:
-		e.Path, e.Err = x.paths[r.candidate], errLeased
+		e.Path, e.Err = x.file(r), errLeased
 	case stepInterpreter: // "126", not "127": the file itself exists
-		e.Path, e.Err = x.paths[r.candidate], errNoInterpreter
+		e.Path, e.Err = x.file(r), execvp.NoInterpreter(r.head[:r.length])
+	case stepRead:
+		e.Path, e.Err = x.file(r), execvp.Unreadable(r.errno)
+	case stepShell:
+		e.Path, e.Err = x.file(r), execvp.NoShell(r.errno)
 	case stepExec:
-		e.Path = x.paths[r.candidate]
+		e.Path = x.file(r)
 	}
 	return e
+}
+
+// file returns the candidate that a report is about, as it is called from everywhere.
+func (x *execution) file(r report) string {
+	file := x.paths[r.candidate]
+	if x.dir != "" && !filepath.IsAbs(file) {
+		return filepath.Join(x.dir, file)
+	}
+	return file
 }
 
 // endedUnexecuted reports whether a child was killed before it executed its program, which an end of file does not tell. Such a child

@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/crankctl/crank/pkg/execvp"
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/origin"
 )
@@ -42,6 +43,8 @@ type child struct {
 	search    bool    // the candidates come from PATH
 	dir       *byte
 	argv, env **byte
+	shellPath *byte
+	shell     []uintptr // the shell's arguments, terminated; [1] is for the file. The strings are argv's
 	pids      [2]pidEntry
 	files     []int // files[i] becomes descriptor i; -1: closed. The child uses it as scratch
 	pipe      int
@@ -88,7 +91,7 @@ type pidEntry struct {
 
 func prepare(spec Spec, paths []string, pipe int) (*child, error) {
 	c := &child{
-		pipe: pipe, search: spec.searches(), terminal: spec.Terminal - 1, noNewPriv: spec.NoNewPrivs, flags: clonePidfd, pidfd: -1,
+		pipe: pipe, search: execvp.Searches(spec.Path), terminal: spec.Terminal - 1, noNewPriv: spec.NoNewPrivs, flags: clonePidfd, pidfd: -1,
 		sigttou: 1 << (syscall.SIGTTOU - 1), files: append([]int(nil), spec.Files...),
 	}
 	for _, path := range paths {
@@ -109,6 +112,7 @@ func prepare(spec Spec, paths []string, pipe int) (*child, error) {
 		return nil, fmt.Errorf("an argument: %w", err)
 	}
 	c.argv = &argv[0]
+	c.prepareShell(argv)
 	if err := c.prepareEnv(spec); err != nil {
 		return nil, fmt.Errorf("a variable: %w", err)
 	}
@@ -120,6 +124,15 @@ func prepare(spec Spec, paths []string, pipe int) (*child, error) {
 	c.ignore = [2]bool{origin.IgnoredSignals().HUP, origin.IgnoredSignals().INT}
 	c.action[0] = sigIgn
 	return c, nil
+}
+
+// prepareShell prepares the arguments with which the shell runs a text file: its own name, the file, and those of the command.
+func (c *child) prepareShell(argv []*byte) {
+	c.shellPath, _ = syscall.BytePtrFromString(execvp.Shell)
+	c.shell = append(c.shell, uintptr(unsafe.Pointer(c.shellPath)), 0)
+	for _, arg := range argv[1:] { // with the terminating nil
+		c.shell = append(c.shell, uintptr(unsafe.Pointer(arg)))
+	}
 }
 
 // prepareEnv leaves room for the child's pid in the entries that contain it.

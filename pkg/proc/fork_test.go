@@ -54,7 +54,7 @@ func TestStartChangesOnlyTheChild(t *testing.T) {
 			if c.change != nil {
 				c.change(&spec)
 			} else {
-				refuse(c.refuse)
+				refuse(c.refuse, syscall.ENODATA)
 			}
 			keeps(t, func() {
 				_, err := execute(spec)
@@ -106,9 +106,8 @@ func own() string {
 	return b.String()
 }
 
-// refuse has the kernel answer a system call of this thread and its children with ENODATA, an error that none of them has
-// otherwise (seccomp(2)).
-func refuse(call uint32) {
+// refuse has the kernel answer a system call of this thread and its children with an error (seccomp(2)).
+func refuse(call uint32, errno syscall.Errno) {
 	const (
 		load   = syscall.BPF_LD | syscall.BPF_W | syscall.BPF_ABS
 		equal  = syscall.BPF_JMP | syscall.BPF_JEQ | syscall.BPF_K
@@ -122,7 +121,7 @@ func refuse(call uint32) {
 	filter := []syscall.SockFilter{
 		{Code: load, K: number},
 		{Code: equal, K: call, Jf: 1},
-		{Code: answer, K: fail | uint32(syscall.ENODATA)},
+		{Code: answer, K: fail | uint32(errno)},
 		{Code: answer, K: allow},
 	}
 	program := syscall.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}

@@ -9,18 +9,18 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
-	"strings"
 	"syscall"
 
+	"github.com/crankctl/crank/pkg/execvp"
 	"github.com/crankctl/crank/pkg/linux"
 )
 
 // Spec describes a process to start.
 type Spec struct {
-	// Path is the program, as for execvp(3): with a slash it is relative to Dir, without one it is looked up in Search.
+	// Path is the program, as for execvp(3): with a slash it is relative to Dir, without one it is looked up in Search. A text file
+	// without a #! line is run by /bin/sh.
 	Path   string
-	Search string   // the value of PATH
+	Search string   // the value of PATH (execvp.Path); empty: Dir
 	Argv   []string // with argv[0]
 	Env    []string // the whole environment
 	Dir    string   // working directory; empty: crank's own
@@ -64,7 +64,7 @@ func (e *StartError) ExitCode() int {
 func advice(err error) string {
 	switch {
 	case errors.Is(err, syscall.ENOEXEC):
-		return " (neither a program for this machine nor a script with a #! line)"
+		return " (" + execvp.NoFormat + ")"
 	case errors.Is(err, syscall.ETXTBSY):
 		return " (somebody is still writing to it: put a new binary in place with a rename)"
 	case errors.Is(err, syscall.EAGAIN):
@@ -96,7 +96,7 @@ func Start(spec Spec) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	paths := spec.candidates()
+	paths := execvp.Candidates(spec.Path, spec.Search)
 	pid, pidfd, err := fork(spec, paths, w)
 	linux.Close(w)
 	if err != nil {
@@ -164,32 +164,4 @@ func ignoreGone(err error) error {
 		return nil
 	}
 	return err
-}
-
-// searches reports whether the program is looked up in Search.
-func (s Spec) searches() bool { return !strings.Contains(s.Path, "/") }
-
-// candidates returns the paths that the program may have, as the child executes them from its directory.
-func (s Spec) candidates() (paths []string) {
-	if !s.searches() {
-		return []string{absolute(s.Path, s.Dir)}
-	}
-	for _, d := range filepath.SplitList(s.Search) {
-		if d == "" {
-			d = "."
-		}
-		file := absolute(filepath.Join(d, s.Path), s.Dir)
-		if !strings.Contains(file, "/") {
-			file = "./" + file
-		}
-		paths = append(paths, file)
-	}
-	return paths
-}
-
-func absolute(name, dir string) string {
-	if dir == "" || filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(dir, name)
 }

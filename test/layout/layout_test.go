@@ -34,20 +34,20 @@ var homes = map[string]string{
 var allowed = map[string][]string{
 	"cmd/crank": {"pkg/config", "pkg/control", "pkg/control/server", "pkg/health", "pkg/launch", "pkg/linux", "pkg/logging", "pkg/metrics", "pkg/notify", "pkg/output", "pkg/parent",
 		"pkg/probe", "pkg/rundir", "pkg/saved", "pkg/signals", "pkg/sockets", "pkg/supervisor", "pkg/version"},
-	"cmd/crankctl":                  {"pkg/control", "pkg/rundir", "pkg/signame", "pkg/version"},
+	"cmd/crankctl":                  {"pkg/control", "pkg/execvp", "pkg/rundir", "pkg/signame", "pkg/version"},
 	"pkg/config":                    {"pkg/profile", "pkg/rundir", "pkg/signame"},
 	"pkg/control":                   {"pkg/listening"},
 	"pkg/control/server":            {"pkg/control", "pkg/linux", "pkg/signame", "pkg/sockets", "pkg/supervisor"},
 	"pkg/control/server/servertest": {"pkg/control/server", "pkg/supervisor"},
 	"pkg/health":                    {"pkg/sockets", "pkg/supervisor", "pkg/version"},
-	"pkg/launch":                    {"pkg/linux", "pkg/listening", "pkg/logging", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
+	"pkg/launch":                    {"pkg/execvp", "pkg/linux", "pkg/listening", "pkg/logging", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
 	"pkg/logging":                   {"pkg/linux"},
 	"pkg/metrics":                   {"pkg/supervisor", "pkg/version"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
 	"pkg/parent":                    {"pkg/supervisor"},
 	"pkg/probe":                     {"pkg/listening"},
-	"pkg/proc":                      {"pkg/linux", "pkg/origin", "pkg/signame"},
+	"pkg/proc":                      {"pkg/execvp", "pkg/linux", "pkg/origin", "pkg/signame"},
 	"pkg/signals":                   {"pkg/linux", "pkg/origin"},
 	"pkg/saved":                     {"pkg/linux", "pkg/supervisor"},
 	"pkg/sockets":                   {"pkg/linux", "pkg/listening"},
@@ -55,7 +55,7 @@ var allowed = map[string][]string{
 }
 
 // standardOnly packages import only the standard library and, where allowed above, each other.
-var standardOnly = []string{"pkg/child", "pkg/control", "pkg/listening", "pkg/origin", "pkg/profile", "pkg/rundir", "pkg/signame", "pkg/version"}
+var standardOnly = []string{"pkg/child", "pkg/control", "pkg/execvp", "pkg/listening", "pkg/origin", "pkg/profile", "pkg/rundir", "pkg/signame", "pkg/version"}
 
 type goPackage struct {
 	ImportPath string

@@ -1,12 +1,15 @@
 package pid1
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/crankctl/crank/test/pid1/spec"
 )
 
 // exiting: the init's exit code is the app's.
@@ -47,6 +50,41 @@ var exiting = []behaviour{
 	{name: "not executable: 126", check: func(p *program, _ []string) error {
 		return cannotRun(p, 126, "/etc/passwd", "/etc")
 	}},
+	{name: "a text file without a #! line is run by /bin/sh, as by execvp(3)", check: func(p *program, _ []string) error {
+		return inFiles(map[string]string{"text": "[ \"$1\" = 'a b' ] && exit 7\n", "empty": ""}, func(dir string) error {
+			return errors.Join(searched(p, "PATH=/bin", 7, dir+"/text", "a b"), searched(p, "PATH="+dir, 7, "text", "a b"), searched(p, "PATH=/bin", 0, dir+"/empty"))
+		})
+	}},
+	{name: "PATH is searched as by execvp(3): on after a missing interpreter; unset; empty", check: func(p *program, _ []string) error {
+		return inFiles(map[string]string{"a/cmd": "#!/no/such/interpreter\n", "b/cmd": "#!/bin/sh\nexit 7\n"}, func(dir string) error {
+			return errors.Join(searched(p, "PATH="+dir+"/a:"+dir+"/b", 7, "cmd"), searched(p, "A=b", 0, "true"), searched(p, "PATH=", 0, "true"))
+		})
+	}},
+}
+
+// inFiles calls f with a directory that everybody can read, with these executable files.
+func inFiles(files map[string]string, f func(dir string) error) error {
+	dir, err := os.MkdirTemp("", "pid1")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(content), 0o755), os.Chmod(path, 0o755)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(os.Chmod(dir, 0o755), f(dir))
+}
+
+// searched runs a command with one variable, in /bin.
+func searched(p *program, variable string, code int, command ...string) error {
+	err := inContainer(p, options{spec: spec.Spec{Env: []string{variable}, Dir: "/bin"}}, nil, command, func(c *container) error { return c.ends(code) })
+	if err != nil {
+		return fmt.Errorf("%q with %s: %w", command, variable, err)
+	}
+	return nil
 }
 
 func exits(p *program, flags []string, script string, code int) error {

@@ -35,7 +35,7 @@ func prepare(s *spec.Spec) error {
 		name string
 		do   func(*spec.Spec) error
 	}{
-		{"mounts", mounts}, {"terminal", terminal}, {"limits", limits}, {"signals", signals}, {"descriptors", descriptors},
+		{"mounts", mounts}, {"terminal", terminal}, {"limits", limits}, {"signals", signals}, {"descriptors", descriptors}, {"directory", directory},
 	} {
 		if err := step.do(s); err != nil {
 			return fmt.Errorf("%s: %w", step.name, err)
@@ -76,6 +76,13 @@ func terminal(s *spec.Spec) error {
 		return err
 	}
 	return unix.IoctlSetInt(0, unix.TIOCSCTTY, 0)
+}
+
+func directory(s *spec.Spec) error {
+	if s.Dir == "" {
+		return nil
+	}
+	return os.Chdir(s.Dir)
 }
 
 func limits(s *spec.Spec) error {

@@ -8,6 +8,7 @@ import "syscall"
 type Spec struct {
 	Argv        []string // the init under test, with its arguments; a path
 	Env         []string // all of it
+	Dir         string   // the working directory
 	NoProc      bool     // /proc is empty
 	ReadOnly    bool     // every file system
 	Terminal    bool     // stdin becomes the controlling terminal of a new session
