@@ -66,7 +66,8 @@ func run(args []string) int {
 		return 0
 	}
 	c := &crank{cfg: cfg, nested: nested}
-	log, writer := logging.New(os.Stderr, cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
+	c.stdout, c.stderr = output.Destinations(1, 2)
+	log, writer := logging.New(c.stderr.Writer(), cfg.LogFormat, int(cfg.LogLevel), linux.IsTerminal(2), cfg.Name)
 	defer writer.Close(farewell)
 	c.log, c.dropped = log, writer.Dropped
 	code, err := c.run()
@@ -100,10 +101,12 @@ type crank struct {
 	cfg      config.Config
 	nested   bool // it is the app of another crank
 	log      logr.Logger
-	prefix   string // the runtime directory; empty: none
-	conf     string // the saved command's file; empty: none
-	ctl      string // the control socket's address; empty: none
-	hasSaved bool   // there is a saved command
+	stdout   *output.Destination
+	stderr   *output.Destination // shared by the log and what the app writes
+	prefix   string              // the runtime directory; empty: none
+	conf     string              // the saved command's file; empty: none
+	ctl      string              // the control socket's address; empty: none
+	hasSaved bool                // there is a saved command
 	sockets  *sockets.Set
 	target   *probe.Target // what -ready asks over the network; nil: nothing
 	started  time.Time
@@ -352,7 +355,7 @@ func (c *crank) launchConfig() launch.Config {
 	l := launch.Config{
 		Name: c.cfg.Name, Ctl: c.ctl, Profile: c.cfg.Preset, ListenPID: bool(c.cfg.ListenPID), Watchdog: time.Duration(c.cfg.WatchdogTimeout), StdinSocket: bool(c.cfg.StdinSocket),
 		NoNewPrivs: bool(c.cfg.NoNewPrivs), WarnOfMemory: c.cfg.MemoryCheck == "warn", Output: output.Mode(c.cfg.Output),
-		KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
+		Stdout: c.stdout, Stderr: c.stderr, KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
 		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Redact: c.cfg.Redactor(), Log: c.log,
 	}
 	if c.metrics != nil {

@@ -171,7 +171,7 @@ var settings = []Setting{
 
 	{Flag: "output", Var: "CRANK_OUTPUT", Arg: "MODE", Group: groupOutput, Default: "auto",
 		Doc: "auto: stderr is kept for the reason of a failure where there is a -bind and no terminal, and copied " +
-			"byte for byte; inherit: both untouched; tag: each line says which generation wrote it",
+			"byte for byte, in whole lines; inherit: both untouched; tag: each line says which generation wrote it",
 		accept: oneOf("auto", "inherit", "tag"),
 		field:  func(c *Config) any { return &c.Output }},
 	{Flag: "redact", Var: "CRANK_REDACT", Arg: "REGEXP", Group: groupOutput, Usually: "none", Secret: true,

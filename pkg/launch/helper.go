@@ -18,7 +18,7 @@ func (l *Launcher) Check(n int, c supervisor.Command, argv []string, protect boo
 	if l.cfg.Output == output.Tag {
 		mode = output.Tag
 	}
-	ch, err := l.help(n, c, argv, protect, mode, l.stderr)
+	ch, err := l.help(n, c, argv, protect, mode, l.cfg.Stderr)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,9 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 	env := l.environ(n, c.Env, nil)
 	ch := &child{l: l, generation: n}
 	var err error
-	ch.streams, err = output.Start(mode, output.Options{Name: l.cfg.Name, Generation: n, Stdout: to, Stderr: to, KeepStderr: true})
+	ch.streams, err = output.Start(mode, output.Options{
+		Name: l.cfg.Name, Generation: n, Stdout: to, Stderr: to, KeepStderr: true, OnLoss: l.warnOfLoss,
+	})
 	if err != nil {
 		return nil, err
 	}

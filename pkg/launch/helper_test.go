@@ -76,7 +76,7 @@ func TestHelperOutput(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	b.stderr, _ = output.Destinations(int(w.Fd()), int(w.Fd()))
+	b.cfg.Stderr, _ = output.Destinations(int(w.Fd()), int(w.Fd()))
 	const script = "cat; echo out; echo err >&2; exit 3"
 	if got := b.words(b.helper(b.Check, 1, supervisor.Command{}, script)); !slices.Equal(got, []string{"out", "err"}) {
 		t.Errorf("the check's words are %q", got)

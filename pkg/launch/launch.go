@@ -36,6 +36,8 @@ type Config struct {
 	WarnOfMemory bool // say it where a second generation does not fit
 	Output       output.Mode
 	KeepStderr   bool
+	Stdout       *output.Destination // crank's own, which its log may share
+	Stderr       *output.Destination
 	Terminal     bool                         // stdin is a terminal: a generation that lives alone gets its foreground, if crank has it
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
@@ -49,17 +51,17 @@ type Config struct {
 // Launcher starts generations and knows which process belongs to which. It is a
 // supervisor.Launcher; its methods are for the supervisor's goroutine, except Close.
 type Launcher struct {
-	cfg            Config
-	sockets        *sockets.Set
-	notice         func(generation int, m notify.Message)
-	stdout, stderr *output.Destination
-	nowhere        *output.Destination // of what probes write
-	null           int
-	ownOOMScore    string          // see oomScore
-	broken         map[string]bool // the logged damage to sockets that cannot be restored
-	newest         *snapshot       // taken before the newest generation was started
-	rivals         *rivals
-	warnedOfStdin  bool
+	cfg           Config
+	sockets       *sockets.Set
+	notice        func(generation int, m notify.Message)
+	nowhere       *output.Destination // of what probes write
+	null          int
+	ownOOMScore   string          // see oomScore
+	broken        map[string]bool // the logged damage to sockets that cannot be restored
+	newest        *snapshot       // taken before the newest generation was started
+	rivals        *rivals
+	warnedOfStdin bool
+	warnedOfLoss  [2]sync.Once // of stdout and stderr
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
 	children map[int]*child // by generation
@@ -83,8 +85,6 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	l := &Launcher{cfg: cfg, sockets: set, notice: notice, wake: wake, children: map[int]*child{}, probes: map[int]*child{}}
 	l.claims = newClaims(cfg.Name, wake)
 	l.rivals = newRivals(l)
-	l.stdout, l.stderr = output.Destinations(stdout, stderr)
-	l.stdout.OnLoss, l.stderr.OnLoss = l.warnOfLoss("stdout"), l.warnOfLoss("stderr")
 	var err error
 	l.null, err = syscall.Open(os.DevNull, syscall.O_RDWR|syscall.O_CLOEXEC, 0)
 	if err != nil {
@@ -94,11 +94,13 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	return l, nil
 }
 
-// warnOfLoss returns what is called once, when output of an app is lost: nobody reads it, the disk is full or the like.
-func (l *Launcher) warnOfLoss(stream string) func(error) {
-	return func(cause error) {
-		logging.Warn(l.cfg.Log, "app output lost", "stream", stream, "cause", cause.Error())
+// warnOfLoss logs that output of an app is lost, once for stdout and for stderr: nobody reads it, the disk is full or the like.
+func (l *Launcher) warnOfLoss(to *output.Destination, cause error) {
+	stream, once := "stdout", &l.warnedOfLoss[0]
+	if to == l.cfg.Stderr {
+		stream, once = "stderr", &l.warnedOfLoss[1]
 	}
+	once.Do(func() { logging.Warn(l.cfg.Log, "app output lost", "stream", stream, "cause", cause.Error()) })
 }
 
 // Close waits until the generations' descriptors are closed and their output is passed on, at most
@@ -147,7 +149,8 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 	l.newest = ch.before
 	var err error
 	ch.streams, err = output.Start(l.cfg.Output, output.Options{
-		Name: l.cfg.Name, Generation: n, Stdout: l.stdout, Stderr: l.stderr, KeepStderr: l.cfg.KeepStderr,
+		Name: l.cfg.Name, Generation: n, Stdout: l.cfg.Stdout, Stderr: l.cfg.Stderr, KeepStderr: l.cfg.KeepStderr,
+		OnLoss: l.warnOfLoss,
 	})
 	if err != nil {
 		return nil, err

@@ -84,6 +84,7 @@ func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
 		Name: "web", NotifyDir: notifyDir, Profile: profiled(t, profile.Default), ListenPID: true, Output: output.Auto, KeepStderr: true,
 		Environ: []string{"PATH=" + os.Getenv("PATH")}, Log: logr.Discard(),
 	}
+	cfg.Stdout, cfg.Stderr = output.Destinations(stdout, stderr)
 	if change != nil {
 		change(&cfg)
 	}
@@ -684,7 +685,7 @@ func TestTail(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	b.stderr, _ = output.Destinations(int(w.Fd()), int(w.Fd()))
+	b.cfg.Stderr, _ = output.Destinations(int(w.Fd()), int(w.Fd()))
 	ch, _ := b.shell(1, "echo one >&2; echo two >&2; exit 1")
 	b.exit(ch)
 	tail := ch.Tail()

@@ -30,6 +30,15 @@ type stream struct {
 	waiting []waiter
 }
 
+// sink is where run writes.
+type sink interface {
+	io.WriteCloser
+	// deadline returns until when run may wait for more; zero: as long as it likes.
+	deadline() time.Time
+	// overdue is called when nothing has come by then, or by an earlier deadline.
+	overdue()
+}
+
 // waiter is a flush under way: reached is closed when taken is target.
 type waiter struct {
 	target  int64
@@ -74,20 +83,20 @@ func (s *stream) closeAppEnd() {
 	}
 }
 
-func (s *stream) start(to io.WriteCloser) {
+func (s *stream) start(to sink) {
 	if s != nil {
 		go s.run(to) // ends when the last writer is gone, or by finish, or when read is closed
 	}
 }
 
 // run copies until the end of the pipe. That to fails does not end it: the app must not notice.
-func (s *stream) run(to io.WriteCloser) {
+func (s *stream) run(to sink) {
 	defer close(s.done)
 	defer s.read.Close()
 	defer to.Close()
 	chunk := make([]byte, chunkSize)
 	for {
-		n, err := s.next(chunk)
+		n, err := s.next(chunk, to)
 		if err != nil {
 			return
 		}
@@ -95,21 +104,27 @@ func (s *stream) run(to io.WriteCloser) {
 	}
 }
 
-// next waits for something to read. The error is io.EOF when there will be nothing more.
-func (s *stream) next(chunk []byte) (n int, err error) {
+// next waits for something to read, and tells to when that takes too long. The error is io.EOF when there will be nothing more.
+func (s *stream) next(chunk []byte, to sink) (n int, err error) {
 	raw, err := s.read.SyscallConn()
 	if err != nil {
 		return 0, io.EOF
 	}
 	for {
 		waited := raw.Read(func(fd uintptr) bool {
-			n, err = s.take(int(fd), chunk)
-			return err != syscall.EAGAIN || s.finishing.Load()
+			if n, err = s.take(int(fd), chunk); err != syscall.EAGAIN {
+				return true
+			}
+			if deadline := to.deadline(); !deadline.IsZero() {
+				s.read.SetReadDeadline(deadline)
+			}
+			return s.finishing.Load() // which finish sets before its own deadline
 		})
 		switch {
 		case errors.Is(waited, os.ErrDeadlineExceeded):
-			// finish has ended the wait: once more, for what came until then.
+			// Also if finish has ended the wait: once more, for what came until then.
 			s.read.SetReadDeadline(time.Time{})
+			to.overdue()
 		case waited != nil || err != nil || n == 0:
 			return 0, io.EOF
 		default:

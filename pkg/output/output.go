@@ -3,7 +3,6 @@ package output
 
 import (
 	"fmt"
-	"io"
 	"time"
 )
 
@@ -12,7 +11,7 @@ type Mode string
 
 // The modes.
 const (
-	Auto    Mode = "auto"    // stdout inherited; stderr copied byte for byte where KeepStderr, else inherited
+	Auto    Mode = "auto"    // stdout inherited; stderr copied byte for byte, in whole lines, where KeepStderr, else inherited
 	Inherit Mode = "inherit" // both inherited
 	Tag     Mode = "tag"     // both copied, with a prefix to each line
 )
@@ -27,6 +26,8 @@ type Options struct {
 	Generation     int
 	Stdout, Stderr *Destination
 	KeepStderr     bool // for Auto: stderr is no terminal and there is a -bind
+	// OnLoss, unless nil, is called each time when something could not be written to one of them. It must not block.
+	OnLoss func(to *Destination, cause error)
 }
 
 // Streams is the output of one generation. Its methods are for one goroutine, except Tail, Flush and
@@ -89,8 +90,8 @@ func (s *Streams) SetPID(pid int) {
 		return
 	}
 	s.started = true
-	s.stdout.start(s.writer(s.options.Stdout, "out", pid))
-	s.stderr.start(s.writer(s.options.Stderr, "err", pid))
+	s.stdout.start(s.sink(s.options.Stdout, "out", pid))
+	s.stderr.start(s.sink(s.options.Stderr, "err", pid))
 	copied := s.streams()
 	if len(copied) == 0 {
 		close(s.done)
@@ -104,17 +105,16 @@ func (s *Streams) SetPID(pid int) {
 	}()
 }
 
-func (s *Streams) writer(d *Destination, stream string, pid int) io.WriteCloser {
-	if s.tag {
-		return newTagger(d, s.options.Name, s.options.Generation, pid, stream)
+func (s *Streams) sink(d *Destination, stream string, pid int) sink {
+	w := d.Writer()
+	if s.options.OnLoss != nil {
+		w.onLoss = func(cause error) { s.options.OnLoss(d, cause) }
 	}
-	return plain{d}
+	if s.tag {
+		return newTagger(w, s.options.Name, s.options.Generation, pid, stream)
+	}
+	return &lines{to: w}
 }
-
-// plain is the copying of Auto, byte for byte.
-type plain struct{ io.Writer }
-
-func (plain) Close() error { return nil }
 
 // Tail returns the last lines of stderr, and why there are none where it is not kept.
 func (s *Streams) Tail() (lines []string, note string) {

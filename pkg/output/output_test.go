@@ -478,7 +478,7 @@ func TestDestinationErrors(t *testing.T) {
 	defer full.Close()
 	for fd, want := range map[int]error{int(full.Fd()): syscall.ENOSPC, 1 << 20: syscall.EBADF} {
 		d, _ := Destinations(fd, fd)
-		if n, err := d.Write([]byte("text")); n != 0 || !errors.Is(err, want) || d.Lost() != 4 {
+		if n, err := d.Writer().Write([]byte("text")); n != 0 || !errors.Is(err, want) || d.Lost() != 4 {
 			t.Errorf("wrote %d, lost %d, error %v, want %v", n, d.Lost(), err, want)
 		}
 	}
@@ -486,10 +486,10 @@ func TestDestinationErrors(t *testing.T) {
 
 func TestDestinationsOfOneFile(t *testing.T) {
 	a, b := newReader(t), newReader(t)
-	if out, err := Destinations(a.fd(), a.fd()); out.turn != err.turn {
+	if out, err := Destinations(a.fd(), a.fd()); out.line != err.line {
 		t.Error("one file: writes may mix")
 	}
-	if out, err := Destinations(a.fd(), b.fd()); out.turn == err.turn {
+	if out, err := Destinations(a.fd(), b.fd()); out.line == err.line {
 		t.Error("two files: one waits for the other")
 	}
 }
@@ -586,28 +586,38 @@ func descriptors(t *testing.T) int {
 }
 
 func BenchmarkCopy(b *testing.B) {
-	for _, mode := range []Mode{Auto, Tag} {
-		b.Run(string(mode), func(b *testing.B) {
-			null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer null.Close()
-			out, stderr := Destinations(int(null.Fd()), int(null.Fd()))
-			s, err := Start(mode, Options{Name: "web", Generation: 4, Stdout: out, Stderr: stderr, KeepStderr: true})
-			if err != nil {
-				b.Fatal(err)
-			}
-			s.SetPID(57)
-			lines := bytes.Repeat([]byte(strings.Repeat("x", 99)+"\n"), 40)
-			b.SetBytes(int64(len(lines)))
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, err := syscall.Write(s.AppStderr(), lines); err != nil {
-					b.Fatal(err)
-				}
-			}
-			s.Close(patience)
-		})
+	for name, lines := range map[string][]byte{
+		"lines":  bytes.Repeat([]byte(strings.Repeat("x", 99)+"\n"), 40),
+		"bursts": bytes.Repeat([]byte(strings.Repeat("x", 332)+"\n"), 600), // over the ends of what a pipe holds
+	} {
+		for _, mode := range []Mode{Auto, Tag} {
+			b.Run(string(mode)+"/"+name, func(b *testing.B) { benchmarkCopy(b, mode, lines) })
+		}
 	}
+}
+
+func benchmarkCopy(b *testing.B, mode Mode, lines []byte) {
+	null, err := os.OpenFile("/dev/null", os.O_WRONLY, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer null.Close()
+	out, stderr := Destinations(int(null.Fd()), int(null.Fd()))
+	s, err := Start(mode, Options{Name: "web", Generation: 4, Stdout: out, Stderr: stderr, KeepStderr: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.SetPID(57)
+	b.SetBytes(int64(len(lines)))
+	b.ReportAllocs()
+	for b.Loop() {
+		for rest := lines; len(rest) > 0; {
+			n, err := syscall.Write(s.AppStderr(), rest)
+			if err != nil {
+				b.Fatal(err)
+			}
+			rest = rest[n:]
+		}
+	}
+	s.Close(patience)
 }

@@ -72,6 +72,12 @@ func (t *tagger) Write(chunk []byte) (int, error) {
 	return len(chunk), nil
 }
 
+// deadline implements sink: the end of a line may take any time.
+func (t *tagger) deadline() time.Time { return time.Time{} }
+
+// overdue implements sink.
+func (t *tagger) overdue() {}
+
 // Close writes a last line that has no newline.
 func (t *tagger) Close() error {
 	if len(t.partial) > 0 {
