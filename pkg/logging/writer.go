@@ -1,15 +1,11 @@
 package logging
 
 import (
-	"errors"
 	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
-
-	"github.com/crankctl/crank/pkg/linux"
 )
 
 // The queue's bounds: what a burst needs, and nothing that the app's memory limit would feel.
@@ -18,13 +14,9 @@ const (
 	maxBytes = 256 << 10
 )
 
-// retry is how often a write is repeated that would have blocked: an app that shares stderr can
-// have made it non-blocking.
-const retry = 20 * time.Millisecond
-
 // Writer passes lines on to another writer without ever blocking its caller: one goroutine writes,
 // and what does not fit into its queue is dropped, counted, and said in one line once there is room
-// again. Every Write is one Write of the other, so that lines stay whole. The first line starts the
+// again. Every Write is one Write of the other, which keeps it whole and may block for any length of time. The first line starts the
 // goroutine: a plain init mostly has none.
 type Writer struct {
 	to      io.Writer
@@ -41,8 +33,6 @@ type Writer struct {
 
 	wake    chan struct{} // has room for one: something is queued, or it is closed
 	stopped chan struct{} // closed when the goroutine has ended
-	hurry   chan struct{} // closed when Close has waited long enough
-	giveUp  func()        // closes hurry, once
 	broken  bool          // the goroutine's own: the last write failed
 }
 
@@ -53,14 +43,7 @@ type entry struct {
 }
 
 func newWriter(to io.Writer, lost func(int64) []byte) *Writer {
-	w := &Writer{
-		to: to, lost: lost, ends: func() {},
-		wake:    make(chan struct{}, 1),
-		stopped: make(chan struct{}),
-		hurry:   make(chan struct{}),
-	}
-	w.giveUp = sync.OnceFunc(func() { close(w.hurry) })
-	return w
+	return &Writer{to: to, lost: lost, ends: func() {}, wake: make(chan struct{}, 1), stopped: make(chan struct{})}
 }
 
 // Write queues a copy of line, or drops it. It never blocks and never fails.
@@ -108,11 +91,7 @@ func (w *Writer) Close(timeout time.Duration) bool {
 	w.closed = true
 	w.signal()
 	w.mu.Unlock()
-	if within(w.stopped, timeout) {
-		return true
-	}
-	w.giveUp()
-	return false
+	return within(w.stopped, timeout)
 }
 
 func within(done <-chan struct{}, timeout time.Duration) bool {
@@ -193,19 +172,9 @@ func (w *Writer) sayLost(n int64) {
 }
 
 // write reports whether the whole line is written. A reader that is gone (EPIPE), a full disk or a file that must not grow (EFBIG)
-// costs this line alone: the next one is tried again. None of them is a signal for the app.
+// costs this line alone: the next one is tried again.
 func (w *Writer) write(line []byte) bool {
-	for {
-		n := 0
-		err := linux.WithoutSignals(func() (err error) {
-			n, err = w.to.Write(line)
-			return err
-		})
-		if errors.Is(err, syscall.EAGAIN) && !within(w.hurry, retry) {
-			line = line[max(n, 0):]
-			continue
-		}
-		w.broken = err != nil
-		return err == nil
-	}
+	_, err := w.to.Write(line)
+	w.broken = err != nil
+	return err == nil
 }

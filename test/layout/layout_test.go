@@ -41,7 +41,6 @@ var allowed = map[string][]string{
 	"pkg/control/server/servertest": {"pkg/control/server", "pkg/supervisor"},
 	"pkg/health":                    {"pkg/sockets", "pkg/supervisor", "pkg/version"},
 	"pkg/launch":                    {"pkg/execvp", "pkg/linux", "pkg/listening", "pkg/logging", "pkg/notify", "pkg/output", "pkg/proc", "pkg/profile", "pkg/sockets", "pkg/supervisor"},
-	"pkg/logging":                   {"pkg/linux"},
 	"pkg/metrics":                   {"pkg/supervisor", "pkg/version"},
 	"pkg/notify":                    {"pkg/linux"},
 	"pkg/output":                    {"pkg/linux"},
