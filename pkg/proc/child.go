@@ -14,7 +14,7 @@ type step uint32
 const (
 	stepGroup step = iota
 	stepFiles
-	stepDir
+	stepDir // the working directory cannot be entered
 	stepNoNewPrivs
 	stepLimit
 	stepFind        // none of the candidates exists
@@ -26,7 +26,7 @@ const (
 )
 
 func (s step) String() string {
-	return [...]string{"setpgid", "pass descriptors to", "change directory to", "prctl(PR_SET_NO_NEW_PRIVS) for", "setrlimit for",
+	return [...]string{"setpgid", "pass descriptors to", "enter", "prctl(PR_SET_NO_NEW_PRIVS) for", "setrlimit for",
 		"find", "execute", "execute", "execute", "execute", "execute"}[s]
 }
 

@@ -52,9 +52,10 @@ func (e *StartError) Error() string {
 
 func (e *StartError) Unwrap() error { return e.Err }
 
-// ExitCode is what a shell would exit with: 127 for "not found", 126 for everything else.
+// ExitCode is what a shell would exit with: 127 if the program is not found, 126 for everything else. If the working directory is not
+// found, the program was not looked for.
 func (e *StartError) ExitCode() int {
-	if errors.Is(e.Err, fs.ErrNotExist) {
+	if errors.Is(e.Err, fs.ErrNotExist) && e.Op != stepDir.String() {
 		return 127
 	}
 	return 126

@@ -438,7 +438,8 @@ func TestExecErrors(t *testing.T) {
 		{"text that is not executable", file("notes", "echo\n", 0o644), "", fs.ErrPermission, "permission denied", 126},
 		{"wrong architecture", file("elf", wrongArchitecture, 0o755), "", syscall.ENOEXEC, "neither a program for this machine", 126},
 		{"being written", busy, "", syscall.ETXTBSY, "rename", 126},
-		{"no directory", "/bin/sh", filepath.Join(dir, "nowhere"), fs.ErrNotExist, "change directory to", 127},
+		{"no directory", "/bin/sh", filepath.Join(dir, "nowhere"), fs.ErrNotExist, "cannot enter " + dir + "/nowhere: no such file or directory", 126},
+		{"a directory that is a file", "/bin/sh", file("file", "", 0o755), syscall.ENOTDIR, "cannot enter " + dir + "/file: not a directory", 126},
 		{"NUL", "/bin/s\x00h", "", syscall.EINVAL, "invalid argument", 126},
 	} {
 		t.Run(c.name, func(t *testing.T) {
