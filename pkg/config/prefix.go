@@ -56,7 +56,7 @@ func (c Config) file(given, dir, suffix string) string {
 	case given == "":
 		return filepath.Join(dir, c.Name+suffix)
 	}
-	path, err := filepath.Abs(given)
+	path, err := rundir.Absolute(given)
 	if err != nil { // the working directory is gone
 		return given
 	}

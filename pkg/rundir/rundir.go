@@ -54,7 +54,7 @@ func Make(asked string) (string, error) {
 	if asked == "" {
 		return first(places())
 	}
-	path, err := filepath.Abs(asked)
+	path, err := Absolute(asked)
 	if err != nil {
 		return "", fmt.Errorf("cannot use runtime directory %s: %w", asked, err)
 	}
@@ -65,6 +65,16 @@ func Make(asked string) (string, error) {
 		return "", fmt.Errorf("cannot use runtime directory %s: %w", path, err)
 	}
 	return path, nil
+}
+
+// Absolute is filepath.Abs by getcwd(3): the path means the same file as now whatever becomes of a symlink in $PWD, by which filepath.Abs
+// would go.
+func Absolute(path string) (string, error) {
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path), nil
+	}
+	here, err := syscall.Getwd()
+	return filepath.Join(here, path), os.NewSyscallError("getcwd", err)
 }
 
 // Remake makes a runtime directory again that Make has returned and somebody has deleted. One that is there must belong to the

@@ -1,6 +1,7 @@
 package rundir
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -273,5 +274,26 @@ func TestCandidatesOfOthers(t *testing.T) {
 	candidates := Candidates()
 	if !slices.Contains(candidates, own) || slices.Contains(candidates, feigned) {
 		t.Errorf("candidates are %v", candidates)
+	}
+}
+
+// TestAbsolute: a relative path means the same file after a symlink in $PWD leads elsewhere.
+func TestAbsolute(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Mkdir(dir+"/1", 0o755), os.Symlink("1", dir+"/current")); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir + "/current") // sets PWD
+	for path, want := range map[string]string{".": dir + "/1", "./a/../b": dir + "/1/b", dir + "/current/": dir + "/current"} {
+		if got, err := Absolute(path); got != want || err != nil {
+			t.Errorf("%s: %s, %v, want %s", path, got, err, want)
+		}
+	}
+	made, err := Make("run")
+	if err != nil || made != dir+"/1/run" {
+		t.Errorf("made %s, %v", made, err)
 	}
 }
