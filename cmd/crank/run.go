@@ -103,6 +103,7 @@ type crank struct {
 	log      logr.Logger
 	stdout   *output.Destination
 	stderr   *output.Destination // shared by the log and what the app writes
+	dir      string              // the generations' working directory; empty: crank's own
 	prefix   string              // the runtime directory; empty: none
 	conf     string              // the saved command's file; empty: none
 	ctl      string              // the control socket's address; empty: none
@@ -132,6 +133,9 @@ func (c *crank) run() (code int, err error) {
 	in := signals.Listen(c.cfg.Rewrite, c.warnOfCPULimit)
 	for _, w := range c.cfg.Warnings {
 		logging.Warn(c.log, w)
+	}
+	if err := c.directory(); err != nil {
+		return 0, err
 	}
 	if err := c.bind(); err != nil {
 		return 0, err
@@ -326,7 +330,7 @@ func (c *crank) followParent() {
 
 // serveControl answers crankctl until stop is called.
 func (c *crank) serveControl() (stop func()) {
-	o := server.Options{Supervisor: c.sup, Info: c.info, Redact: c.cfg.Redactor(), ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log}
+	o := server.Options{Supervisor: c.sup, Info: c.info, Cwd: c.dir, Redact: c.cfg.Redactor(), ReadOnly: bool(c.cfg.CtlReadonly), Log: c.log}
 	if c.metrics != nil {
 		o.Observe = c.metrics.Requested
 	}
@@ -355,7 +359,7 @@ func (c *crank) launchConfig() launch.Config {
 	l := launch.Config{
 		Name: c.cfg.Name, Ctl: c.ctl, Profile: c.cfg.Preset, ListenPID: bool(c.cfg.ListenPID), Watchdog: time.Duration(c.cfg.WatchdogTimeout), StdinSocket: bool(c.cfg.StdinSocket),
 		NoNewPrivs: bool(c.cfg.NoNewPrivs), WarnOfMemory: c.cfg.MemoryCheck == "warn", Output: output.Mode(c.cfg.Output),
-		Stdout: c.stdout, Stderr: c.stderr, KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
+		Dir: c.dir, Stdout: c.stdout, Stderr: c.stderr, KeepStderr: !c.plainInit() && !linux.IsTerminal(2), Terminal: linux.IsTerminal(0),
 		Environ: os.Environ(), Settings: append(config.Variables(), tokenVariable), Redact: c.cfg.Redactor(), Log: c.log,
 	}
 	if c.metrics != nil {

@@ -55,6 +55,7 @@ type Config struct {
 	Conf           string // as given, see ConfPath
 	Ctl            string // as given, see CtlAddress
 	CtlReadonly    Switch `split_words:"true"`
+	Cwd            string // as given
 	HTTP           string
 	NotifyParent   Switch `split_words:"true"`
 	NoNewPrivs     Switch `split_words:"true"`

@@ -198,7 +198,7 @@ type Generation struct {
 	LimitSeconds *float64 `json:"limitSeconds,omitempty"`
 	Status       string   `json:"status,omitempty"` // the app's own STATUS=
 	Command      []string `json:"command"`
-	Cwd          string   `json:"cwd,omitempty"`
+	Cwd          string   `json:"cwd,omitempty"` // the directory that it was started in, as text; absent: crank's own
 	Trigger      string   `json:"trigger"`
 	Asker        *Asker   `json:"asker,omitempty"` // who asked for it to be started
 	// Others counts its processes besides the main one, where crank has looked (when stopping).

@@ -25,14 +25,17 @@ var removed = []string{
 }
 
 // environ returns exactly what generation n gets: crank's own environment less what is crank's,
-// then the changes of the command, then what crank says. No variable is there twice. The variables of
+// then PWD where the child enters a directory, then the changes of the command, then what crank says. No variable is there twice. The variables of
 // the profile are defaults: one that was given is left alone, unless the profile owns it. A check and a probe, whose at is nil, get no sockets
 // and cannot say READY.
-func (l *Launcher) environ(n int, changes []string, at *notifyAt) []string {
+func (l *Launcher) environ(n int, c supervisor.Command, at *notifyAt) []string {
 	env := slices.DeleteFunc(slices.Clone(l.cfg.Environ), func(entry string) bool {
 		return l.isCranks(supervisor.EnvKey(entry))
 	})
-	for _, change := range changes {
+	if dir := l.dir(c); dir != "" {
+		env = set(env, "PWD="+dir)
+	}
+	for _, change := range c.Env {
 		env = set(env, change)
 	}
 	own := []string{"CRANK_NAME=" + l.cfg.Name, "CRANK_GENERATION=" + strconv.Itoa(n)}

@@ -43,7 +43,7 @@ func (l *Launcher) Probe(n int, c supervisor.Command, argv []string, protect boo
 
 // help starts a helper that writes to a destination.
 func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool, mode output.Mode, to *output.Destination) (*child, error) {
-	env := l.environ(n, c.Env, nil)
+	env := l.environ(n, c, nil)
 	ch := &child{l: l, generation: n}
 	var err error
 	ch.streams, err = output.Start(mode, output.Options{
@@ -58,7 +58,7 @@ func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool
 		stdout = null
 	}
 	ch.launched, err = l.fork(proc.Spec{
-		Path: argv[0], Search: execvp.Path(env), Argv: argv, Env: env, Dir: c.Dir, Files: []int{null, stdout, stderr}, NoNewPrivs: l.cfg.NoNewPrivs,
+		Path: argv[0], Search: execvp.Path(env), Argv: argv, Env: env, Dir: l.dir(c), Files: []int{null, stdout, stderr}, NoNewPrivs: l.cfg.NoNewPrivs,
 	}, protect)
 	if err != nil {
 		ch.streams.Close(0)

@@ -3,6 +3,7 @@
 package launch
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"sync"
@@ -38,6 +39,7 @@ type Config struct {
 	KeepStderr   bool
 	Stdout       *output.Destination // crank's own, which its log may share
 	Stderr       *output.Destination
+	Dir          string                       // absolute, where a command without a directory is started; empty: crank's own working directory
 	Terminal     bool                         // stdin is a terminal: a generation that lives alone gets its foreground, if crank has it
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
@@ -196,9 +198,9 @@ func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 func (ch *child) start(c supervisor.Command, protect bool) error {
 	l := ch.l
 	alone := l.livesAlone(ch.generation)
-	env := l.environ(ch.generation, c.Env, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
+	env := l.environ(ch.generation, c, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
 	spec := proc.Spec{
-		Path: c.Argv[0], Search: execvp.Path(env), Argv: c.Argv, Env: env, Dir: c.Dir, Files: ch.files(l.stdin(ch.generation, alone)),
+		Path: c.Argv[0], Search: execvp.Path(env), Argv: c.Argv, Env: env, Dir: l.dir(c), Files: ch.files(l.stdin(ch.generation, alone)),
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
 	if l.cfg.Terminal && alone && linux.HasForeground(stdin) {
@@ -211,6 +213,10 @@ func (ch *child) start(c supervisor.Command, protect bool) error {
 	ch.oomRaised = err == nil && protect && l.oomScore() != ""
 	return err
 }
+
+// dir returns the directory that a command is started in. The child enters it, by its name: a symlink in it may lead elsewhere than
+// at the last start.
+func (l *Launcher) dir(c supervisor.Command) string { return cmp.Or(c.Dir, l.cfg.Dir) }
 
 // fork starts a process, and makes the supervisor call Reap when its exec is over.
 func (l *Launcher) fork(spec proc.Spec, protect bool) (*proc.Process, error) {

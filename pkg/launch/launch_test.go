@@ -227,6 +227,39 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
+// TestDirectory: a command without a directory is started in that of the configuration, which is entered by its name, and PWD says so.
+func TestDirectory(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	current := filepath.Join(dir, "current")
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "1"), 0o755), os.Mkdir(filepath.Join(dir, "2"), 0o755), os.Symlink("1", current)); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, func(c *Config) { c.Dir, c.Environ = current, append(c.Environ, "PWD=/nowhere") })
+	for _, c := range []struct {
+		command supervisor.Command
+		want    []string
+	}{
+		{supervisor.Command{}, []string{"PWD=" + current, dir + "/1"}},
+		{supervisor.Command{Dir: dir, Env: []string{"A=b"}}, []string{"PWD=" + dir, dir}},
+		{supervisor.Command{Env: []string{"PWD=/mine"}}, []string{"PWD=/mine", dir + "/1"}},
+		{supervisor.Command{Env: []string{"PWD-"}}, []string{dir + "/1"}},
+	} {
+		// The shell corrects a PWD that is wrong, in its own environment.
+		if got := b.words(b.helper(b.Check, 1, c.command, "tr '\\0' '\\n' </proc/$$/environ | grep ^PWD=; readlink /proc/self/cwd")); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: got %q, want %q", c.command, got, c.want)
+		}
+	}
+	if err := errors.Join(os.Remove(current), os.Symlink("2", current)); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.words(b.helper(b.Probe, 1, supervisor.Command{}, "readlink /proc/self/cwd >&2")); !slices.Equal(got, []string{dir + "/2"}) {
+		t.Errorf("after the symlink leads elsewhere: %q", got)
+	}
+}
+
 // TestWatchdogVariables: WATCHDOG_PID goes with LISTEN_PID, since who turns that off has a wrapper that forks.
 func TestWatchdogVariables(t *testing.T) {
 	for _, pid := range []bool{true, false} {

@@ -7,7 +7,7 @@ import (
 )
 
 // Command is what a generation runs. It holds only what was asked for: a zero Start or Stop means
-// crank's own setting, an empty Dir crank's own working directory.
+// crank's own setting, an empty Dir the one of crank's -cwd.
 type Command struct {
 	Argv []string `json:"command"`
 	Dir  string   `json:"cwd,omitempty"`

@@ -85,6 +85,8 @@ type Options struct {
 	// Info describes crank itself, without Current. It is called for every request that needs it and
 	// must not block.
 	Info func() control.Info
+	// Cwd is the directory of the generations whose command names none; empty: crank's own working directory.
+	Cwd string
 	// Redact returns a command as it may be shown.
 	Redact func(argv []string) []string
 	// ReadOnly refuses everything but questions.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/crankctl/crank/pkg/control"
@@ -33,7 +34,7 @@ func (s *Server) generation(g supervisor.GenerationStatus, now time.Time) contro
 	wire := control.Generation{
 		Generation: g.Generation, PID: g.PID, State: g.State.String(),
 		Started: g.Started, AgeSeconds: now.Sub(g.Started).Seconds(), StateSeconds: now.Sub(g.Since).Seconds(),
-		Status: g.Text, Command: s.Redact(g.Command.Argv), Cwd: g.Command.Dir,
+		Status: g.Text, Command: s.Redact(g.Command.Argv), Cwd: cmp.Or(g.Command.Dir, s.Cwd),
 		Trigger: string(g.Trigger), Asker: askerFrom(g.Asker), Others: g.Others,
 		Reloading: g.Reloading, MissedWatchdog: g.Missed,
 	}
