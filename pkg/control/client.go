@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -34,8 +33,8 @@ const (
 	maxAnswer      = 32 << 20 // a whole answer, or a line of a stream
 )
 
-// Client asks one crank. Every request makes a connection of its own, and first checks who serves
-// the socket: the request may hold secrets, and its answer is believed.
+// Client asks one crank. Every request makes a connection of its own, and Dial first checks who
+// answers on it: the request may hold secrets, and its answer is believed.
 //
 // A refusal, and an operation that failed, is an *Error. Methods end early, with ctx's error, only
 // on this side: a swap that crank has accepted goes on. They are safe for concurrent use.
@@ -75,36 +74,6 @@ func NewClient(address, tokenFile string) (*Client, error) {
 
 // Name returns what the crank that answered last calls itself; before that, what its address says.
 func (c *Client) Name() string { return c.name.Load().(string) }
-
-// Dial connects and checks who serves the socket. The caller closes the connection.
-func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
-	conn, err := c.dial(ctx)
-	if err != nil && ctx.Err() == nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
-	}
-	return conn, err
-}
-
-func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	if c.network == "unix" {
-		file, err := os.Stat(c.address)
-		if err != nil {
-			return nil, err
-		}
-		if file.Mode().Type() != fs.ModeSocket {
-			return nil, fmt.Errorf("%s is not a socket", c.address)
-		}
-	}
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, c.network, c.address)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkServer(conn, c.address); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
-}
 
 // Info returns what crank says about itself.
 func (c *Client) Info(ctx context.Context) (info Info, err error) {
@@ -273,8 +242,8 @@ func errorOf(status string, body []byte) error {
 	return &wire
 }
 
-// Ready asks whether crank is ready. Probes call it every second: it writes its request by hand
-// and costs one connection and two system calls more.
+// Ready asks whether crank is ready. Probes call it every second: it writes its request by hand,
+// and so starts no goroutines and no connection pool.
 func (c *Client) Ready(ctx context.Context) (ready Ready, err error) {
 	conn, err := c.Dial(ctx)
 	if err != nil {

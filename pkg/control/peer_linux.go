@@ -1,104 +1,173 @@
 package control
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/crankctl/crank/pkg/listening"
 )
 
-// checkServer refuses a server that somebody else runs: it would get what requests hold. The server
-// must be of this user or root. Root may also talk to another user's crank, as `docker exec -u 0`
-// does, but not where a third user could have put the socket.
-func checkServer(conn net.Conn, path string) error {
-	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return checkListener(tcp.AddrPort())
+// identify refuses a server that another user runs: it would get what requests hold. It returns the
+// connection to use from then on, and who is at its other end.
+//
+// On a unix socket that is who writes the answers. Who called listen(2) (SO_PEERCRED) says little:
+// an app holds the listening sockets that crank made, accepts on them, and may give one of them the
+// name of a control socket.
+func identify(ctx context.Context, conn net.Conn, path string) (checked net.Conn, uid int, err error) {
+	unix, ok := conn.(*net.UnixConn)
+	if !ok {
+		return conn, os.Geteuid(), checkListener(conn.RemoteAddr().(*net.TCPAddr).AddrPort())
 	}
-	uid, err := serverUID(conn.(*net.UnixConn))
+	uid, err = listenerUID(unix)
+	if err != nil {
+		return nil, -1, err
+	}
+	if err := mayServe(uid, path); err != nil {
+		return nil, uid, fmt.Errorf("%s is served by %w", path, err)
+	}
+	a := &attested{Conn: conn, unix: unix, path: path, uid: unknown}
+	if err := a.attest(); err != nil {
+		return nil, uid, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := greet(ctx, a); err != nil {
+		return nil, uid, fmt.Errorf("%s: %w", path, cmp.Or(a.refusal, err))
+	}
+	return a, a.uid, nil
+}
+
+// listenerUID returns who called listen (SO_PEERCRED, unix(7)).
+func listenerUID(conn *net.UnixConn) (uid int, err error) {
+	err = control(conn, func(fd int) error {
+		cred, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
+		if err == nil {
+			uid = int(cred.Uid)
+		}
+		return os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	})
+	return uid, err
+}
+
+// control calls do with the descriptor of a connection.
+func control(conn *net.UnixConn, do func(fd int) error) error {
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		return err
 	}
-	own := os.Geteuid()
-	if uid == own || uid == 0 || own == 0 && onlyChangedBy(uid, path) {
+	var doErr error
+	if err := raw.Control(func(fd uintptr) { doErr = do(int(fd)) }); err != nil {
+		return err
+	}
+	return doErr
+}
+
+// unknown is the uid of an attested connection on which nothing has been read.
+const unknown = -1
+
+// attested is a connection on which only what one user has written is read, of those who may serve
+// path. The kernel says of each piece who wrote it (SCM_CREDENTIALS, unix(7)): the real user id, so
+// a set-user-id program that was given the connection does not count as root. Descriptors sent
+// along are not received: there is no room for them.
+type attested struct {
+	net.Conn
+	unix    *net.UnixConn
+	path    string
+	uid     int
+	refusal error  // why Read has failed, if it was for who wrote
+	room    []byte // for the credentials alone
+}
+
+// attest has the kernel attach credentials to what is written from now on. What was written earlier
+// has none: whoever answers before the request is not crank.
+func (a *attested) attest() error {
+	a.room = make([]byte, syscall.CmsgSpace(syscall.SizeofUcred))
+	return control(a.unix, func(fd int) error {
+		if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_PASSCRED, 1); err != nil {
+			return os.NewSyscallError("setsockopt SO_PASSCRED", err)
+		}
+		_, _, err := syscall.Recvfrom(fd, make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case err == nil:
+			return errors.New("it answered, or closed the connection, before it was asked: is this crank's control socket?")
+		case !errors.Is(err, syscall.EAGAIN):
+			return os.NewSyscallError("recvfrom", err)
+		}
 		return nil
-	}
-	return fmt.Errorf("%s is served by uid %d, which is neither uid %d nor root", path, uid, own)
+	})
 }
 
-// serverUID returns who called listen (SO_PEERCRED, unix(7)).
-func serverUID(conn *net.UnixConn) (int, error) {
-	raw, err := conn.SyscallConn()
+// Read fails if another user wrote what would be read.
+func (a *attested) Read(p []byte) (n int, err error) {
+	n, room, _, _, err := a.unix.ReadMsgUnix(p, a.room)
+	switch {
+	case errors.Is(err, io.EOF):
+		return 0, io.EOF // as Read does: ReadMsgUnix wraps it
+	case n <= 0 || err != nil:
+		return 0, err
+	}
+	if a.refusal = a.check(a.room[:room]); a.refusal != nil {
+		return 0, a.refusal
+	}
+	return n, nil
+}
+
+// check refuses the writer named in a control message.
+func (a *attested) check(message []byte) error {
+	uid, err := writer(message)
+	switch {
+	case err != nil:
+		return err
+	case a.uid == uid:
+		return nil
+	case a.uid != unknown:
+		return fmt.Errorf("answered by uid %d and by uid %d", a.uid, uid)
+	}
+	if err := mayServe(uid, a.path); err != nil {
+		return fmt.Errorf("answered by %w", err)
+	}
+	a.uid = uid
+	return nil
+}
+
+// writer returns the user id in a control message.
+func writer(message []byte) (uid int, err error) {
+	parsed, err := syscall.ParseSocketControlMessage(message)
 	if err != nil {
-		return 0, err
+		return 0, os.NewSyscallError("recvmsg", err)
 	}
-	var cred *syscall.Ucred
-	var credErr error
-	if err := raw.Control(func(fd uintptr) {
-		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
-	}); err != nil {
-		return 0, err
+	for _, m := range parsed {
+		if cred, err := syscall.ParseUnixCredentials(&m); err == nil {
+			return int(cred.Uid), nil
+		}
 	}
-	if credErr != nil {
-		return 0, os.NewSyscallError("getsockopt SO_PEERCRED", credErr)
-	}
-	return int(cred.Uid), nil
+	return 0, errors.New("the kernel does not tell who answered")
 }
 
-// maxLinks is how many symbolic links a path may lead through (path_resolution(7)).
-const maxLinks = 40
-
-// onlyChangedBy reports whether nobody but uid and root decides what is at path: on the way all directories and links belong to
-// them, and others can write to none of the directories, or to sticky ones, where they cannot replace what is not theirs.
-// To the last one they cannot write at all: what is missing there they could make.
-func onlyChangedBy(uid int, path string) bool {
-	path, err := filepath.Abs(path)
-	for links := 0; err == nil && links <= maxLinks; links++ {
-		link, safe := walk(uid, path)
-		if link == "" {
-			return safe
-		}
-		path = link
+// mayServe refuses a user who may not receive the requests to path. The error describes that user.
+// This process's own user and root may. Root may also talk to another user's crank, as `docker exec
+// -u 0` does, but only where no third user could have put the socket.
+func mayServe(uid int, path string) error {
+	own := os.Geteuid()
+	trail, err := follow(path)
+	if err != nil {
+		return fmt.Errorf("uid %d, and its path cannot be followed: %w", uid, err)
 	}
-	return false
-}
-
-// walk looks at all that is on the way to path, down to the first link, and returns the path with that resolved; "" where there is
-// none.
-func walk(uid int, path string) (resolved string, safe bool) {
-	names := strings.Split(strings.TrimPrefix(path, "/"), "/")
-	at := "/"
-	for i := range len(names) + 1 {
-		info, err := os.Lstat(at)
-		if err != nil {
-			return "", false
-		}
-		stat, ok := info.Sys().(*syscall.Stat_t)
-		if !ok || int(stat.Uid) != uid && stat.Uid != 0 {
-			return "", false
-		}
-		if info.Mode().Type() == fs.ModeSymlink {
-			link, err := os.Readlink(at)
-			if !filepath.IsAbs(link) {
-				link = filepath.Join(filepath.Dir(at), link)
-			}
-			return filepath.Join(append([]string{link}, names[i:]...)...), err == nil
-		}
-		if i == len(names) {
-			break // the socket
-		}
-		last := i == len(names)-1
-		if info.Mode().Perm()&0o022 != 0 && (last || info.Mode()&fs.ModeSticky == 0) {
-			return "", false
-		}
-		at = filepath.Join(at, names[i])
+	switch {
+	case anonymous(uid):
+		return fmt.Errorf("a user without an id in this user namespace (uid %d)", uid)
+	case uid != own && uid != 0 && !(own == 0 && trail.onlyChangedBy(uid)):
+		return fmt.Errorf("uid %d, which is neither uid %d nor root", uid, own)
 	}
-	return "", true
+	if link, owner := trail.foreignLink(own, uid); link != "" {
+		return fmt.Errorf("uid %d, but %s is a symbolic link of uid %d: use the path that it leads to", uid, link, owner)
+	}
+	return nil
 }
 
 // checkListener refuses a port of this machine's loopback on which another user listens: while crank is not there anybody may, and

@@ -24,6 +24,7 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 	"github.com/crankctl/crank/pkg/control/server/servertest"
 	"github.com/crankctl/crank/pkg/supervisor"
+	"github.com/crankctl/crank/test/attack"
 	"github.com/crankctl/crank/test/leak"
 	"github.com/crankctl/crank/test/root"
 )
@@ -260,7 +261,7 @@ func TestClientChecksTheServer(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		t.Cleanup(func() { l.Close() })
+		attack.AnswerAs(t, l, 12345)
 	})
 	client, _ := control.NewClient(path, "")
 	if _, err := client.Run(t.Context(), control.RunRequest{}, nil); !errors.Is(err, control.ErrUnreachable) || !strings.Contains(err.Error(), "12345") {
@@ -318,7 +319,7 @@ func TestRootChecksTheWholePath(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				t.Cleanup(func() { l.Close() })
+				attack.AnswerAs(t, l, user)
 			})
 			mode := c.mode & 0o777
 			if c.mode&0o1000 != 0 {
