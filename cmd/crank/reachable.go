@@ -9,15 +9,17 @@ import (
 	"time"
 
 	"github.com/crankctl/crank/pkg/control/server"
+	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/rundir"
 )
 
-// lookTime is how often crank looks whether its control socket is still there.
+// lookTime is how often crank checks that the path of its control socket leads to it.
 const lookTime = time.Second
 
-// stayReachable binds the control socket again where its path has gone, with the runtime directory or without it: a cleaner of
-// /tmp, or an rm too many. Nobody could reach the old one any more. Whatever is at the path instead is left alone. serve is
-// given the new one. It returns once done is closed.
+// stayReachable binds the control socket again when its path no longer leads to it: after a tmp cleaner or a stray rm, with the
+// runtime directory or without it, or when a dead socket has its name. Nobody could reach the old one any more. Any other file at
+// the path is left alone, and reported: a link, or a socket that somebody serves. serve is given the new listener. It returns once
+// done is closed.
 func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}) {
 	path := strings.TrimPrefix(c.ctl, "unix://")
 	if strings.HasPrefix(path, "tcp://") {
@@ -29,26 +31,32 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 	}
 	ticker := time.NewTicker(lookTime)
 	defer ticker.Stop()
-	var said string
+	var reported string // what is wrong; empty: nothing
 	for current := c.listener; ; {
 		select {
 		case <-done:
 			return
 		case <-ticker.C:
 		}
-		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		wrong := current.CheckPath()
+		if wrong == nil {
+			reported = ""
 			continue
 		}
 		next, err := c.listenAgain(path, mode)
-		switch {
-		case err == nil:
+		if err == nil {
 			serve(next)
 			_ = current.Close() // the path that it would remove is no longer its own
-			current, said = next, ""
-			c.log.Info("the control socket was deleted, and is bound again", "path", path)
-		case err.Error() != said:
-			said = err.Error()
-			c.log.Error(err, "the control socket was deleted: crankctl cannot reach this crank")
+			current, reported = next, ""
+			c.log.Info("control socket recreated", "path", path, "cause", wrong.Error())
+			continue
+		}
+		if errors.Is(wrong, fs.ErrNotExist) {
+			wrong = err
+		}
+		if wrong.Error() != reported {
+			reported = wrong.Error()
+			logging.Warn(c.log, "control socket unreachable", "path", path, "cause", reported)
 		}
 	}
 }

@@ -60,6 +60,24 @@ func (l *Listener) Accept() (net.Conn, error) {
 // Bound returns where it listens, as a net-uri.
 func (l *Listener) Bound() string { return l.set.Sockets()[0].Bound() }
 
+// CheckPath returns nil if the path of a unix socket is still this one's, as it was bound. Otherwise
+// the error says what is there; it wraps fs.ErrNotExist if nothing is. Sockets without a path pass.
+func (l *Listener) CheckPath() error {
+	s := l.set.Sockets()[0]
+	if s.file == nil {
+		return nil
+	}
+	now, err := os.Lstat(s.address.Path)
+	switch {
+	case err != nil:
+		return err
+	case os.SameFile(now, s.file):
+		// An inode number is not given to another file meanwhile: the bound socket keeps the inode.
+		return nil
+	}
+	return fmt.Errorf("another file is at %s (%v, of uid %d): remove it", s.address.Path, now.Mode(), ownerOf(now).uid)
+}
+
 // Close ends Accept. Further calls do nothing.
 func (l *Listener) Close() (err error) {
 	l.close.Do(func() { err = errors.Join(l.Listener.Close(), l.set.Close()) })

@@ -24,7 +24,13 @@ const patience = time.Minute
 // bin is where the programs are.
 var bin string
 
-func TestMain(m *testing.M) { os.Exit(programs.Main(m, &bin)) }
+func TestMain(m *testing.M) {
+	if received := os.Getenv(receivedVariable); received != "" {
+		fmt.Fprintln(os.Stderr, impersonate(received))
+		os.Exit(1)
+	}
+	os.Exit(programs.Main(m, &bin))
+}
 
 // instance is one crank with an app that answers.
 type instance struct {
