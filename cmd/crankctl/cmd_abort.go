@@ -4,6 +4,7 @@ import "flag"
 
 var cmdAbort = &command{
 	name:     "abort",
+	changes:  true,
 	summary:  "stop the generation that is starting; the current one stays",
 	examples: []string{"crankctl abort"},
 	setup: func(*flag.FlagSet) action {

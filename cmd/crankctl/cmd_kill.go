@@ -11,6 +11,7 @@ import (
 
 var cmdKill = &command{
 	name:    "kill",
+	changes: true,
 	summary: "send a signal to generations",
 	details: `It needs a selector: -starting, -ready and -stopping add to each other; -pid narrows them. Killing the
 current generation is the same to crank as its own death: with -restart never, crank ends with it.`,

@@ -9,6 +9,7 @@ import (
 
 var cmdReload = &command{
 	name:     "reload",
+	changes:  true,
 	aliases:  []string{"swap", "restart"},
 	summary:  "swap to a new generation of the same command",
 	details:  "The same as run without a command, and as SIGHUP, except that it waits unless -wait=false.",

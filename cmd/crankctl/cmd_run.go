@@ -12,6 +12,7 @@ import (
 
 var cmdRun = &command{
 	name:    "run",
+	changes: true,
 	args:    "[--] [command [arg ...]]",
 	summary: "swap to another command",
 	details: `The new generation is started beside the current one, which keeps serving until the new one is

@@ -34,6 +34,7 @@ type command struct {
 	details  string // what else there is to know
 	examples []string
 	local    bool // needs no crank
+	changes  bool // does more than ask: see targets
 	// setup declares the verb's flags and returns what runs with them.
 	setup func(*flag.FlagSet) action
 }
@@ -112,7 +113,7 @@ func (s *session) verb(c *command, args []string) error {
 	if c.local || c == cmdReady && fs.NArg() > 0 { // ready URL asks that
 		return s.onlyOneOrZero(c, act(s, fs.Args()))
 	}
-	targets, err := s.targets()
+	targets, err := s.targets(c)
 	if err != nil {
 		return s.onlyOneOrZero(c, s.gaveUp(err))
 	}

@@ -45,9 +45,9 @@ func place(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := candidates
-	candidates = func() []string { return []string{filepath.Join(dir, "none"), dir} }
-	t.Cleanup(func() { candidates = old; os.RemoveAll(dir) })
+	old, oldOthers := candidates, others
+	candidates, others = func() []string { return []string{filepath.Join(dir, "none"), dir} }, func() []string { return nil }
+	t.Cleanup(func() { candidates, others = old, oldOthers; os.RemoveAll(dir) })
 	return dir
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,10 +15,15 @@ import (
 	"github.com/crankctl/crank/pkg/rundir"
 )
 
-// The search for the crank that is meant. A control socket is NAME.ctl in a runtime directory.
+// The search for the instance that is meant. A control socket is NAME.ctl in a runtime directory.
+//
+// Any user can make a runtime directory in /dev/shm, in which root finds a control socket. So root's
+// crankctl, as anybody's, takes an instance of its own user first. That of another user is only
+// asked: whatever changes something, or carries variables, goes there if -ctl, -prefix or -name say
+// so.
 
-// candidates is a variable for tests alone.
-var candidates = rundir.Candidates
+// candidates and others are variables for tests alone.
+var candidates, others = rundir.Candidates, rundir.OfOthers
 
 // dialTimeout is for finding out whether a socket is served.
 const dialTimeout = time.Second
@@ -26,106 +32,158 @@ const dialTimeout = time.Second
 // would be compiled at every start, also for a probe that needs none.
 const nameLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-*?[]^"
 
-// targets returns the addresses of the cranks that are meant, at least one.
-func (s *session) targets() ([]string, error) {
+// instance is a control socket that a process of a user serves.
+type instance struct {
+	path string
+	uid  int
+}
+
+func (i instance) own() bool { return i.uid == os.Geteuid() }
+
+func (i instance) String() string {
+	if i.own() {
+		return i.path
+	}
+	return fmt.Sprintf("%s (uid %d)", i.path, i.uid)
+}
+
+// targets returns the addresses of the instances that a verb is for, at least one.
+func (s *session) targets(c *command) ([]string, error) {
 	g := s.global
 	switch {
 	case g.ctl == "off":
 		return nil, fmt.Errorf("%w: its control socket is off (-ctl or CRANK_CTL)", control.ErrUnreachable)
 	case g.ctl != "":
 		return []string{g.ctl}, nil
-	}
-	dirs := candidates()
-	if g.prefix != "" {
-		dirs = []string{g.prefix}
-	}
-	if len(g.name) > 64 || strings.Trim(g.name, nameLetters) != "" {
+	case len(g.name) > 64 || strings.Trim(g.name, nameLetters) != "":
 		return nil, usagef("-name %q: a name consists of letters, digits, _ . and -, 64 at most", g.name)
 	}
-	if g.name != "" && !strings.ContainsAny(g.name, "*?[") {
-		return s.named(g.name, dirs)
+	if _, err := filepath.Match(g.name, ""); err != nil {
+		return nil, usagef("-name %q is not a valid pattern", g.name)
 	}
-	found, err := s.search(g.name, dirs)
-	if err != nil || g.name != "" || len(found) == 1 {
-		return found, err
+	found, err := s.find(c)
+	if err != nil {
+		return nil, err
 	}
-	return nil, usagef("several cranks are here: %s: choose one by -name or -ctl", strings.Join(found, ", "))
-}
-
-// named returns the first socket of that name that is served.
-func (s *session) named(name string, dirs []string) ([]string, error) {
-	var reasons []string
-	for _, dir := range dirs {
-		path := filepath.Join(dir, name+".ctl")
-		err := s.probe(path)
-		if err == nil {
-			return []string{path}, nil
-		}
-		reasons = append(reasons, describe(path, err))
-	}
-	return nil, s.notFound(reasons)
-}
-
-// search returns all sockets that are served and whose name matches the pattern (empty: all), by
-// name; of two with the same name the one in the earlier directory.
-func (s *session) search(pattern string, dirs []string) ([]string, error) {
-	found, reasons := map[string]string{}, []string{}
-	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			reasons = append(reasons, describe(dir, err))
-			continue
-		}
-		reasons = append(reasons, dir)
-		for _, entry := range entries {
-			name, isSocket := strings.CutSuffix(entry.Name(), ".ctl")
-			matches, err := filepath.Match(pattern, name)
-			if err != nil {
-				return nil, usagef("-name %q is not a valid pattern", pattern)
-			}
-			if !isSocket || found[name] != "" || pattern != "" && !matches {
-				continue
-			}
-			path := filepath.Join(dir, entry.Name())
-			if err := s.probe(path); err != nil {
-				reasons = append(reasons, describe(path, err))
-				continue
-			}
-			found[name] = path
-		}
-	}
-	if len(found) == 0 {
-		return nil, s.notFound(reasons)
+	if len(found) > 1 && !g.pattern() {
+		return nil, usagef("several cranks are here: %s: choose one by -name, -prefix or -ctl", list(found))
 	}
 	var paths []string
-	for _, name := range sortedKeys(found) {
-		paths = append(paths, found[name])
+	for _, i := range found {
+		paths = append(paths, i.path)
 	}
 	return paths, nil
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	var keys []string
-	for k := range m {
-		keys = append(keys, k)
+// pattern reports whether -name stands for all that match, exact whether it names one.
+func (g *globals) pattern() bool { return strings.ContainsAny(g.name, "*?[") }
+func (g *globals) exact() bool   { return g.name != "" && !g.pattern() }
+
+// find returns the instances that may be meant, by name, at least one: in -prefix all of them,
+// elsewhere those of this user or, if there are none, of others.
+func (s *session) find(c *command) ([]instance, error) {
+	g := s.global
+	if g.prefix != "" {
+		own, foreign, reasons, err := s.search([]string{g.prefix})
+		if err == nil && len(own)+len(foreign) == 0 {
+			err = s.notFound(reasons)
+		}
+		return byName(append(own, foreign...)), err
 	}
-	slices.Sort(keys)
-	return keys
+	own, foreign, reasons, err := s.search(candidates())
+	if err != nil || len(own) > 0 {
+		return own, err
+	}
+	_, more, also, err := s.search(others())
+	foreign = append(foreign, more...)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(foreign) == 0:
+		return nil, s.notFound(append(reasons, also...))
+	case c.changes && !g.exact():
+		return nil, fmt.Errorf("%w: only instances of other users were found: %s: to %s one of them, name it with -ctl, -prefix or -name",
+			control.ErrUnreachable, list(foreign), c.name)
+	}
+	return byName(foreign), nil
 }
 
-// probe connects, and returns why that is not possible.
-func (s *session) probe(path string) error {
+// search returns the instances in directories that -name matches (empty: all), of this user by name,
+// of two with the same name the one in the earlier directory, and those of others. reasons say where
+// it looked, and why what is there is not an instance.
+func (s *session) search(dirs []string) (own, foreign []instance, reasons []string, err error) {
+	known := map[string]bool{}
+	for _, dir := range dirs {
+		names, err := s.names(dir)
+		if err != nil || !s.global.exact() {
+			reasons = append(reasons, describe(dir, err))
+		}
+		for _, name := range names {
+			if known[name] {
+				continue
+			}
+			found, err := s.probe(filepath.Join(dir, name))
+			switch {
+			case s.ctx.Err() != nil:
+				return nil, nil, nil, s.ctx.Err()
+			case err != nil:
+				reasons = append(reasons, describe(found.path, err))
+			case found.own():
+				own, known[name] = append(own, found), true
+			default:
+				foreign = append(foreign, found)
+			}
+		}
+	}
+	return byName(own), foreign, reasons, nil
+}
+
+// names returns the names of the control sockets in a directory that -name matches.
+func (s *session) names(dir string) (names []string, err error) {
+	name := s.global.name
+	if s.global.exact() { // the directory need not be readable
+		return []string{name + ".ctl"}, nil
+	}
+	entries, err := os.ReadDir(dir)
+	for _, entry := range entries {
+		base, isSocket := strings.CutSuffix(entry.Name(), ".ctl")
+		matches, _ := filepath.Match(name, base) // checked
+		if isSocket && (name == "" || matches) {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, err
+}
+
+// byName sorts instances by their names.
+func byName(all []instance) []instance {
+	slices.SortStableFunc(all, func(a, b instance) int { return strings.Compare(filepath.Base(a.path), filepath.Base(b.path)) })
+	return all
+}
+
+func list(all []instance) string {
+	var texts []string
+	for _, i := range all {
+		texts = append(texts, i.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// probe finds out who serves a socket, and returns an error if nobody does that may. One that is
+// suspended or busy does not answer in time, and counts: a request to it would wait.
+func (s *session) probe(path string) (instance, error) {
+	found := instance{path: path}
 	client, err := control.NewClient(path, "")
 	if err != nil {
-		return err
+		return found, err
 	}
 	ctx, cancel := context.WithTimeout(s.ctx, dialTimeout)
 	defer cancel()
-	conn, err := client.Dial(ctx)
-	if err != nil {
-		return err
+	found.uid, err = client.Server(ctx)
+	if found.uid >= 0 && errors.Is(err, context.DeadlineExceeded) {
+		err = nil
 	}
-	return conn.Close()
+	return found, err
 }
 
 // notFound says where nobody was found; that -timeout has ended the search is no reason of its own.
@@ -142,7 +200,7 @@ func describe(path string, err error) string {
 	var pathErr *os.PathError
 	var callErr *os.SyscallError
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case err == nil, errors.Is(err, os.ErrNotExist):
 		return path
 	case errors.As(err, &callErr):
 		return fmt.Sprintf("%s (%v)", path, callErr.Err)
@@ -151,3 +209,5 @@ func describe(path string, err error) string {
 	}
 	return fmt.Sprintf("%s (%v)", path, err)
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

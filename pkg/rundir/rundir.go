@@ -31,8 +31,8 @@ func places() []place {
 }
 
 // Candidates returns the directories that may be the runtime directory of a crank of this user, in
-// the order in which crank tries them. Not all of them exist. One that somebody else has put in the place of a private one is none.
-// For root those of other users are among them, at the end.
+// the order in which crank tries them. Not all of them exist. Private ones that another user has
+// made are left out.
 func Candidates() []string {
 	var paths []string
 	for _, p := range places() {
@@ -41,10 +41,16 @@ func Candidates() []string {
 		}
 		paths = append(paths, p.path)
 	}
-	if os.Geteuid() == 0 {
-		paths = append(paths, sharedMemoryOfOthers()...)
-	}
 	return paths
+}
+
+// OfOthers returns the private runtime directories of other users, to which only root has access:
+// none for anybody else. Any user can make one, at any time.
+func OfOthers() []string {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	return sharedMemoryOfOthers()
 }
 
 // Make returns the absolute path of the runtime directory: asked, or where that is "" the first of
