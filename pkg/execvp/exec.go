@@ -63,7 +63,7 @@ func refusal(file string, err error) error {
 
 // readHead returns the first HeadSize bytes of a file, or all of a shorter one.
 func readHead(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // its owner can have a lease on it (fcntl(2))
 	if err != nil {
 		return nil, err
 	}

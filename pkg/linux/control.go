@@ -2,32 +2,68 @@ package linux
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// LockDirectory takes an exclusive lock on a directory, for at most limit, and returns what
-// releases it. It needs no file of its own and ends with the process (flock(2)).
-func LockDirectory(dir string, limit time.Duration) (release func() error, err error) {
-	file, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	deadline := time.Now().Add(limit)
-	for {
-		// A descriptor of a directory is never non-blocking: Fd has no side effect here.
-		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return file.Close, nil
+// ErrLocked is what LockFile's error wraps if another process has had the lock all the time.
+var ErrLocked = errors.New("locked by another process")
+
+// LockFile takes an exclusive lock (flock(2)) on a file at path, which it makes if need be. It waits
+// for at most limit, and returns what removes the file and releases the lock. The lock ends with the
+// process, which then leaves an empty file behind.
+//
+// Whoever can open a file, for reading too, can lock it. So the file has mode 0600, and one that
+// another user may have opened is an error, as is anything that is not an empty regular file.
+func LockFile(path string, limit time.Duration) (release func() error, err error) {
+	for deadline := time.Now().Add(limit); ; {
+		file, err := openLockFile(path)
+		if err != nil {
+			return nil, err
 		}
-		retry := errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR)
-		if !retry || time.Now().After(deadline) {
-			return nil, errors.Join(os.NewSyscallError("flock", err), file.Close())
+		err = unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB) // of a regular file: Fd has no side effect
+		if err == nil && isAt(file, path) {
+			return func() error { return errors.Join(os.Remove(path), file.Close()) }, nil
+		}
+		_ = file.Close()
+		if err != nil && !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, os.NewSyscallError("flock", err)
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 		}
 		time.Sleep(5 * time.Millisecond) // a flock(2) that waits cannot be given a limit
 	}
+}
+
+func openLockFile(path string) (*os.File, error) {
+	// O_NONBLOCK: for a FIFO, or a file with a lease on it.
+	file, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil {
+		stat := info.Sys().(*syscall.Stat_t)
+		if int(stat.Uid) != os.Geteuid() || !info.Mode().IsRegular() || info.Mode().Perm()&0o077 != 0 || stat.Nlink > 1 || info.Size() > 0 {
+			err = fmt.Errorf("%s is not a lock file of this user", path)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// isAt reports whether path still leads to the file: who had the lock before has removed it.
+func isAt(file *os.File, path string) bool {
+	info, err := file.Stat()
+	now, nowErr := os.Lstat(path)
+	return err == nil && nowErr == nil && os.SameFile(info, now)
 }
 
 // PeerCredentials returns who connected a unix socket (SO_PEERCRED): the ids of the peer when it

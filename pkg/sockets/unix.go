@@ -16,8 +16,15 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// lockTimeout bounds the wait for another process that takes over a path of the same directory.
+// lockTimeout bounds the wait for another process that takes over the same path.
 const lockTimeout = 2 * time.Second
+
+// lockPath is the hidden name next to path of the lock for taking it over. The lock is not one on
+// the directory: any user who may read that could hold it, and keep crank from starting.
+func lockPath(path string) string {
+	dir, name := filepath.Split(path)
+	return dir + "." + name + ".lock"
+}
 
 // errAlive is the error for a path that must not be taken over.
 var errAlive = errors.New("already served by a live process: stop it, or bind another path")
@@ -97,14 +104,14 @@ func bindPath(fd int, path string) error {
 		return err
 	}
 	// Of two that find the same stale path at the same moment the second would remove the socket of
-	// the first. The lock is on the directory itself, so that there is no lock file to leave behind.
-	release, err := linux.LockDirectory(filepath.Dir(path), lockTimeout)
+	// the first.
+	release, err := linux.LockFile(lockPath(path), lockTimeout)
 	switch {
 	case err == nil:
-		defer func() { _ = release() }() // the descriptor is closed whatever it says
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		return fmt.Errorf("%w: another process holds a lock on the directory of the path", err)
-	default: // no lock to be had, in a directory that cannot be read or on some network file systems
+		defer func() { _ = release() }() // the lock is released, whatever becomes of its file
+	case errors.Is(err, linux.ErrLocked): // by a process of crank's own user
+		return fmt.Errorf("%w, which is taking over the path: try again", err)
+	default: // no lock to be had, where another user has a file of that name, or on some network file systems
 	}
 	if err := removeStale(path); err != nil {
 		return err

@@ -282,6 +282,89 @@ func TestStaleSocketIsTakenOverByOne(t *testing.T) {
 	client.Close()
 }
 
+// Another user keeps nobody from taking over a path: not by a lock on the directory, which takes the permission to read it, and
+// not by a file in the place of crank's lock file.
+func TestLockOfAnotherUser(t *testing.T) {
+	root.Need(t)
+	const stranger = 12345
+	own := func(path string) error { return os.Lchown(path, stranger, -1) }
+	lock := func(path string) error { // flock(2) goes by the open file: it excludes this process too
+		file, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { file.Close() })
+		return syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+	}
+	write := func(path string) error { return os.WriteFile(path, nil, 0o600) }
+	for name, prepare := range map[string]func(dir, file string) error{
+		"a lock on the directory":    func(dir, _ string) error { return lock(dir) },
+		"a lock on a file of theirs": func(_, file string) error { return errors.Join(write(file), own(file), lock(file)) },
+		"a lock on an open file": func(_, file string) error {
+			return errors.Join(write(file), os.Chmod(file, 0o644), lock(file))
+		},
+		"a lease": func(_, file string) error {
+			err := errors.Join(write(file), own(file))
+			held, openErr := os.OpenFile(file, os.O_RDWR, 0)
+			if err = errors.Join(err, openErr); err != nil {
+				return err
+			}
+			t.Cleanup(func() { held.Close() })
+			if _, _, errno := syscall.Syscall(syscall.SYS_FCNTL, held.Fd(), syscall.F_SETLEASE, syscall.F_WRLCK); errno != 0 {
+				return errno
+			}
+			return nil
+		},
+		"a FIFO":      func(_, file string) error { return errors.Join(syscall.Mkfifo(file, 0o600), own(file)) },
+		"a directory": func(_, file string) error { return errors.Join(os.Mkdir(file, 0o700), own(file)) },
+		"a link": func(dir, file string) error {
+			return errors.Join(write(dir+"/victim"), lock(dir+"/victim"), os.Symlink(dir+"/victim", file), own(file))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := shortDir(t)
+			path := dir + "/s"
+			stale(t, path, syscall.SOCK_STREAM)
+			if err := prepare(dir, lockPath(path)); err != nil {
+				t.Fatal(err)
+			}
+			before, _ := os.ReadDir(dir)
+			bindAll(t, "unix://"+path)
+			after, _ := os.ReadDir(dir)
+			if len(after) != len(before)+1 { // the second name of the socket
+				t.Errorf("before %v, after %v", before, after)
+			}
+		})
+	}
+}
+
+// One of crank's own user is waited for, and its file removed, as is that of one that was killed.
+func TestLockOfTheSameUser(t *testing.T) {
+	dir := shortDir(t)
+	path := dir + "/s"
+	stale(t, path, syscall.SOCK_STREAM)
+	release, err := linux.LockFile(lockPath(path), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := linux.LockFile(lockPath(path), 0); !errors.Is(err, linux.ErrLocked) {
+		t.Errorf("a second lock: %v", err)
+	}
+	if _, err := Bind(parseAll(t, "unix://"+path), logr.Discard()); !errors.Is(err, linux.ErrLocked) {
+		t.Errorf("bound while another process takes the path over: %v", err)
+	}
+	if err := release(); err != nil {
+		t.Error(err)
+	}
+	if err := os.WriteFile(lockPath(path), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bindAll(t, "unix://"+path)
+	if _, err := os.Lstat(lockPath(path)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the lock file is left: %v", err)
+	}
+}
+
 func TestPathThatIsNoSocketIsLeft(t *testing.T) {
 	for name, create := range map[string]func(path string) error{
 		"file":      func(path string) error { return os.WriteFile(path, []byte("data"), 0o600) },
