@@ -11,7 +11,8 @@
 //
 // [Serve], for HTTP, and [ServeTCP], for any other protocol, do all of it:
 //
-//	start     The sockets that were passed are taken over; without any, one is bound.
+//	start     Call it when the app can serve: all generations share the sockets, so it gets clients
+//	          from now on. The sockets that were passed are taken over; without any, one is bound.
 //	          What cannot be served is said (X_CRANK_FAILED), and crank ends the swap at once.
 //	READY=1   is said when every socket accepts. Under crank the old generation is told to end now.
 //	serve     until ctx ends, which is when SIGTERM comes (signal.NotifyContext).

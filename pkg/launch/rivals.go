@@ -13,7 +13,7 @@ import (
 )
 
 // With SO_REUSEPORT the kernel divides the clients of a port between all sockets that are bound to it. If the app binds one of its own, and
-// does not accept on crank's, those that the kernel gives to crank's wait for ever.
+// does not accept on crank's, those that the kernel gives to crank's are never answered.
 //
 // So crank looks for such sockets when a generation becomes current, and less and less often after that. One of the current generation is
 // a warning. One of any other process may be intended (several instances on one port): it is a warning only if clients wait on crank's socket

@@ -129,7 +129,7 @@ func (p Profile) Environ(sockets []Socket, generation int) []string {
 	return env
 }
 
-// Owns reports whether an inherited variable must not reach the server: the profile has its own, or none, in its place.
+// Owns reports whether an inherited variable must not reach the server: the profile sets its own instead, if any.
 func (p Profile) Owns(key string) bool {
 	return key != "" && key == p.Number ||
 		slices.ContainsFunc(p.Variables, func(v Variable) bool { return v.Owned && v.Name == key })
