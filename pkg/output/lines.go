@@ -7,7 +7,7 @@ import (
 
 // holdFor is how long the start of a line waits for the rest of it: long enough for an app that is writing it, and short for somebody who
 // reads a prompt or dots.
-const holdFor = 250 * time.Millisecond
+const holdFor = 500 * time.Millisecond
 
 // lines passes on what it is given byte for byte, in whole lines: a line of up to MaxLine bytes that comes within holdFor is given to the
 // destination in one piece, so nothing comes between its bytes. The start of one that does not come in time, or that has become longer,
