@@ -342,7 +342,6 @@ func TestFlushIsBounded(t *testing.T) {
 	stderr := newReader(t)
 	s := start(t, Auto, stderr, stderr)
 	app := dup(t, s.AppStderr())
-	defer app.Close()
 	s.CloseAppEnds()
 	if !s.Flush(0) {
 		t.Error("an empty pipe is not flushed")
@@ -358,6 +357,8 @@ func TestFlushIsBounded(t *testing.T) {
 	if lines, _ := s.Tail(); !slices.Equal(lines, []string{"a"}) {
 		t.Errorf("tail %q", lines)
 	}
+	app.Close()
+	wait(t, s) // or the copy gets to a descriptor of the next test
 }
 
 // Nobody reads crank's stderr. The app waits as it would without crank, and loses nothing. Nor does it
