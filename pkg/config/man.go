@@ -7,11 +7,11 @@ import (
 
 // signalRows are the manual page's table of signals to crank.
 var signalRows = []example{
-	{"TERM, INT, QUIT", "Stop. crank is not ready at once; after -drain-delay the app gets the stop signal, and after " +
+	{"TERM, INT, QUIT, or what -stop-on says", "Stop. crank is not ready at once; after -drain-delay the app gets the stop signal, and after " +
 		"-stop what is left is killed. A second one skips the delay, further ones are forwarded."},
 	{"HUP", "Swap to the same command, or what -hup says. It is never lost: at least one swap begins after the last HUP."},
 	{"CHLD, PIPE, URG", "crank's own, never forwarded."},
-	{"all others", "Forwarded to the current generation, else to the candidate, else held until there is one."},
+	{"all others", "Forwarded, without a deadline, to the current generation, else to the candidate, else held until there is one."},
 }
 
 // files are the manual page's table of the files of an instance.
