@@ -110,7 +110,7 @@ const reader = `read line && echo "$CRANK_GENERATION reads $line"; exit 3`
 
 // looker is an app that says what its stdin is. It exits on USR1, and on TERM if it is not a generation that stays.
 const looker = `trap 'exit 0' USR1; trap '[ $CRANK_GENERATION = "$0" ] || exit 0' TERM
-case $(readlink /proc/self/fd/0) in pipe*|/dev/pts*|/dev/tty*) s=stdin;; /dev/null) s=null;; esac; echo $CRANK_GENERATION has $s
+case $(readlink /proc/self/fd/0) in pipe*|/dev/pts*|/dev/tty*) s=stdin;; /dev/null) s=null;; socket*) s=socket;; esac; echo $CRANK_GENERATION has $s
 while :; do sleep 0.05; done`
 
 // TestStdinRestart: what one app has not read of a pipe the next one reads.
@@ -147,10 +147,12 @@ func TestStdinSwap(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			ourModes(t, func(t *testing.T, p *program) {
 				var o options
+				var tty *terminal.Terminal
 				if kind == "pipe" {
 					o.stdin, _ = mustPipe(t)
 				} else {
-					o.tty = terminal.Open(t, false).Slave
+					tty = terminal.Open(t, false)
+					o.tty = tty.Slave
 				}
 				c := startLooker(t, p, o, "none")
 				defer c.close()
@@ -162,12 +164,32 @@ func TestStdinSwap(t *testing.T) {
 				}
 				must(t, c.signal(syscall.SIGUSR1))
 				expectLine(t, c, "4 has stdin")
+				if tty != nil {
+					must(t, tty.AwaitForeground("sh"))
+				}
 				if n := strings.Count(c.stderr.String(), "stdin left to older generation"); n != 1 {
 					t.Errorf("%d warnings, want one: %s", n, &c.stderr)
 				}
 			})
 		})
 	}
+}
+
+// TestStdinSocket: with -stdin-socket each generation has the socket, and there is nothing to warn of.
+func TestStdinSocket(t *testing.T) {
+	ourModes(t, func(t *testing.T, p *program) {
+		in, _ := mustPipe(t)
+		c, err := start(p, options{stdin: in}, []string{"-bind", "127.0.0.1:0", "-stdin-socket", "-ready", "none", "-settle", "0"}, "/bin/sh", "-c", looker, "none")
+		must(t, err)
+		defer c.close()
+		expectLine(t, c, "1 has socket")
+		must(t, c.signal(syscall.SIGHUP))
+		expectLine(t, c, "2 has socket")
+		must(t, alone(c))
+		if strings.Contains(c.stderr.String(), "stdin left") {
+			t.Errorf("crank warns: %s", &c.stderr)
+		}
+	})
 }
 
 // TestStdinDraining: while a generation drains, a restarted one has /dev/null.
