@@ -4,16 +4,37 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/crankctl/crank/test/leak"
 )
 
-func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(dialVariable); address != "" {
+		dialAndPrint(address)
+		os.Exit(0)
+	}
+	os.Exit(leak.Main(m))
+}
+
+// dialVariable makes the test binary dial the socket that it names, and print the error.
+const dialVariable = "CONTROL_TEST_DIAL"
+
+func dialAndPrint(address string) {
+	c, err := NewClient(address, "")
+	if err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		_, err = c.Server(ctx)
+	}
+	fmt.Println(err)
+}
 
 // server answers every request in the same way.
 type server struct {

@@ -161,7 +161,7 @@ func mayServe(uid int, path string) error {
 	switch {
 	case anonymous(uid):
 		return fmt.Errorf("a user without an id in this user namespace (uid %d)", uid)
-	case uid != own && uid != 0 && !(own == 0 && trail.onlyChangedBy(uid)):
+	case uid != own && uid != 0 && (own != 0 || !trail.onlyChangedBy(uid)):
 		return fmt.Errorf("uid %d, which is neither uid %d nor root", uid, own)
 	}
 	if link, owner := trail.foreignLink(own, uid); link != "" {

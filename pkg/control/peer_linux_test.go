@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -20,6 +22,14 @@ import (
 
 // app is the user id of an app that is not crank's own user.
 const app = 65534
+
+// patient returns a context that ends with the test, or when a wait has taken too long.
+func patient(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	return ctx
+}
 
 // shortDir is a directory with a path short enough for a socket.
 func shortDir(t *testing.T) string {
@@ -57,6 +67,19 @@ func write(t *testing.T, uid int, conn *net.UnixConn, text string) {
 	}
 }
 
+// writeAsSetUID writes as a set-user-id program of root would that the app has started: its real user id is still the app's.
+func writeAsSetUID(conn *net.UnixConn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if _, _, errno := syscall.RawSyscall(syscall.SYS_SETRESUID, app, 0, 0); errno == 0 {
+			_, _ = io.WriteString(conn, attack.Nothing)
+		}
+	}()
+	<-done
+}
+
 // The listening socket is always this user's own, as is one that crank bound for its app. What
 // counts is who answers on it.
 func TestWhoAnswers(t *testing.T) {
@@ -81,6 +104,7 @@ func TestWhoAnswers(t *testing.T) {
 		"an app": {true, none, func(c *net.UnixConn) { write(t, app, c, attack.Nothing) }, "answered by uid 65534"},
 		"an app, before the request": {true, func(c *net.UnixConn) { write(t, app, c, attack.Nothing) }, none,
 			"before it was asked|answered by uid 65534"},
+		"a set-user-id program of an app": {true, none, writeAsSetUID, "answered by uid 65534"},
 		"crank, then an app": {true, none, func(c *net.UnixConn) {
 			write(t, own, c, attack.Nothing[:half])
 			write(t, app, c, attack.Nothing[half:])
@@ -113,7 +137,7 @@ func TestWhoAnswers(t *testing.T) {
 				n, _ := conn.Read(make([]byte, 1))
 				more.Store(n > 0)
 			})
-			conn, err := client.Dial(t.Context())
+			conn, err := client.Dial(patient(t))
 			if err == nil {
 				conn.Close()
 			}
@@ -149,7 +173,7 @@ func TestEarlyAnswer(t *testing.T) {
 	if _, err := io.WriteString(server, attack.Nothing); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := identify(t.Context(), conn, client.address); err == nil || !strings.Contains(err.Error(), "before it was asked") {
+	if _, _, err := identify(patient(t), conn, client.address); err == nil || !strings.Contains(err.Error(), "before it was asked") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -166,7 +190,7 @@ func TestAnswerOfAnother(t *testing.T) {
 			write(t, app, conn, "HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{\"ready\": true}")
 		}
 	})
-	if ready, err := client.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), "answered by uid 0 and by uid 65534") {
+	if ready, err := client.Ready(patient(t)); err == nil || !strings.Contains(err.Error(), "answered by uid 0 and by uid 65534") {
 		t.Errorf("ready %+v, error %v", ready, err)
 	}
 }
@@ -182,7 +206,7 @@ func TestDescriptorsInAnAnswer(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	conn, err := client.Dial(t.Context())
+	conn, err := client.Dial(patient(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,10 +243,39 @@ func TestForeignLink(t *testing.T) {
 				t.Fatal(err)
 			}
 			through, _ := NewClient(filepath.Join(dir, c.path), "")
-			_, err := through.Server(t.Context())
+			_, err := through.Server(patient(t))
 			if owner == 0 && err != nil || owner != 0 && !strings.Contains(fmt.Sprint(err), link+" is a symbolic link of uid 65534") {
 				t.Errorf("%s, link of uid %d: %v", c.name, owner, err)
 			}
 		}
+	}
+}
+
+// In a user namespace all users without an id there look like user 65534, and so do their directories: root there does not take one for
+// the other.
+func TestUserWithoutID(t *testing.T) {
+	root.Need(t)
+	l, client := listen(t)
+	dir := filepath.Dir(client.address)
+	attack.AnswerAs(t, l, 12345)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chown(dir, 12346, -1), os.Chown(client.address, 12347, -1), os.Chmod(client.address, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), dialVariable+"="+client.address)
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{Size: 1}}, GidMappings: []syscall.SysProcIDMap{{Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Skipf("NOT TESTED: a user without an id: cannot create a user namespace: %v %s", err, out)
+	}
+	if !strings.Contains(string(out), "answered by a user without an id in this user namespace (uid 65534)") {
+		t.Errorf("it printed %s", out)
 	}
 }
