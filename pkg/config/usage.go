@@ -36,7 +36,7 @@ type exitCode struct{ code, doc string }
 var exitCodes = []exitCode{
 	{"0 to 255", "the app's own: of the newest generation that was ever current, else of the newest one"},
 	{"128+N", "a signal ended the app"},
-	{"1", "also where the app exits with 0 after a start that it calls failed, or -watchdog exit"},
+	{"1", "also instead of 0: the first start ended before it was ready, or -watchdog exit"},
 	{"124", "the first start was not ready in time"},
 	{"125", "an error of crank's own, such as a bad flag"},
 	{"126, 127", "the command cannot be executed, is not found"},

@@ -5,6 +5,7 @@ package supervisor
 // that has ended, and crank's exit code.
 var cells = map[string]string{
 	"swap/idle":      "1 starting",
+	"swap/startup":   "1 starting; busy",
 	"swap/first":     "1 starting; busy",
 	"swap/next":      "1 ready, 2 starting; busy",
 	"swap/executing": "1 ready, 2 executing; busy",
@@ -16,6 +17,7 @@ var cells = map[string]string{
 	"swap/shutdown":  "1 stopping; stopping",
 
 	"swap -force/idle":      "1 starting",
+	"swap -force/startup":   "1 stopping, 2 starting; 1 gets TERM",
 	"swap -force/first":     "1 stopping, 2 starting; 1 gets TERM; 1 failed: replaced on request of run",
 	"swap -force/next":      "1 ready, 2 stopping, 3 starting; 2 gets TERM; 2 failed: replaced on request of run",
 	"swap -force/executing": "1 ready, 2 stopping, 3 starting; 2 gets TERM; 2 failed: replaced on request of run",
@@ -27,6 +29,7 @@ var cells = map[string]string{
 	"swap -force/shutdown":  "1 stopping; stopping",
 
 	"HUP/idle":      "none",
+	"HUP/startup":   "1 starting",
 	"HUP/first":     "1 starting",
 	"HUP/next":      "1 ready, 2 starting",
 	"HUP/executing": "1 ready, 2 executing",
@@ -38,6 +41,7 @@ var cells = map[string]string{
 	"HUP/shutdown":  "1 stopping; dropped HUPs 2",
 
 	"abort/idle":      "none; no-candidate",
+	"abort/startup":   "1 stopping; 1 gets TERM",
 	"abort/first":     "1 stopping; 1 gets TERM; 1 failed: aborted",
 	"abort/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: aborted",
 	"abort/executing": "1 ready, 2 stopping; 2 gets TERM; 2 failed: aborted",
@@ -49,6 +53,7 @@ var cells = map[string]string{
 	"abort/shutdown":  "1 stopping; no-candidate",
 
 	"kill/idle":      "none; 0",
+	"kill/startup":   "1 starting; 1; 1 gets USR1",
 	"kill/first":     "1 starting; 1; 1 gets USR1",
 	"kill/next":      "1 ready, 2 starting; 2; 1 gets USR1; 2 gets USR1",
 	"kill/executing": "1 ready, 2 executing; 2; 1 gets USR1; 2 gets USR1",
@@ -60,6 +65,7 @@ var cells = map[string]string{
 	"kill/shutdown":  "1 stopping; 1; 1 gets USR1",
 
 	"READY/idle":      "none; ignored 1",
+	"READY/startup":   "1 ready",
 	"READY/first":     "1 ready; 1 ok",
 	"READY/next":      "1 ready, 2 settling",
 	"READY/executing": "1 ready, 2 executing; ignored 1",
@@ -71,6 +77,7 @@ var cells = map[string]string{
 	"READY/shutdown":  "1 stopping; ignored 1",
 
 	"probe good/idle":      "none",
+	"probe good/startup":   "1 ready",
 	"probe good/first":     "1 ready; 1 ok",
 	"probe good/next":      "1 ready, 2 settling",
 	"probe good/executing": "1 ready, 2 executing",
@@ -82,6 +89,7 @@ var cells = map[string]string{
 	"probe good/shutdown":  "1 stopping",
 
 	"probe bad/idle":      "none; probes 0",
+	"probe bad/startup":   "1 starting; probes 2",
 	"probe bad/first":     "1 starting; probes 2",
 	"probe bad/next":      "1 ready, 2 starting; probes 2",
 	"probe bad/executing": "1 ready, 2 executing; probes 0",
@@ -93,6 +101,7 @@ var cells = map[string]string{
 	"probe bad/shutdown":  "1 stopping; probes 1",
 
 	"probe limit/idle":      "none",
+	"probe limit/startup":   "1 starting; 1 gets probe group KILL",
 	"probe limit/first":     "1 starting; 1 gets probe group KILL",
 	"probe limit/next":      "1 ready, 2 starting; 2 gets probe group KILL",
 	"probe limit/executing": "1 ready, 2 executing",
@@ -104,6 +113,7 @@ var cells = map[string]string{
 	"probe limit/shutdown":  "1 stopping",
 
 	"alive over/idle":      "none",
+	"alive over/startup":   "1 ready",
 	"alive over/first":     "1 ready; 1 ok",
 	"alive over/next":      "1 ready, 2 settling",
 	"alive over/executing": "1 ready, 2 executing",
@@ -115,6 +125,7 @@ var cells = map[string]string{
 	"alive over/shutdown":  "1 stopping",
 
 	"failed/idle":      "none; ignored 1",
+	"failed/startup":   "1 stopping; 1 gets TERM",
 	"failed/first":     "1 stopping; 1 gets TERM; 1 failed: said that it failed: no database",
 	"failed/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: said that it failed: no database",
 	"failed/executing": "1 ready, 2 executing; ignored 1",
@@ -126,6 +137,7 @@ var cells = map[string]string{
 	"failed/shutdown":  "1 stopping",
 
 	"STOPPING/idle":      "none; ignored 1",
+	"STOPPING/startup":   "1 stopping; 1 gets TERM",
 	"STOPPING/first":     "1 stopping; 1 gets TERM; 1 failed: said STOPPING=1 before it was current",
 	"STOPPING/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: said STOPPING=1 before it was current",
 	"STOPPING/executing": "1 ready, 2 executing; ignored 1",
@@ -137,6 +149,7 @@ var cells = map[string]string{
 	"STOPPING/shutdown":  "1 stopping; ignored 1",
 
 	"STATUS/idle":      "none; nobody; ignored 1",
+	"STATUS/startup":   "1 starting; hello",
 	"STATUS/first":     "1 starting; hello",
 	"STATUS/next":      "1 ready, 2 starting; hello",
 	"STATUS/executing": "1 ready, 2 executing; executing; ignored 1",
@@ -148,6 +161,7 @@ var cells = map[string]string{
 	"STATUS/shutdown":  "1 stopping; hello",
 
 	"EXTEND/idle":      "none; ignored 1",
+	"EXTEND/startup":   "1 starting; 1m0s",
 	"EXTEND/first":     "1 starting; 1m0s",
 	"EXTEND/next":      "1 ready, 2 starting; 1m0s",
 	"EXTEND/executing": "1 ready, 2 executing; ignored 1",
@@ -159,6 +173,7 @@ var cells = map[string]string{
 	"EXTEND/shutdown":  "1 stopping; 1m0s",
 
 	"MAINPID/idle":      "none; ignored 1",
+	"MAINPID/startup":   "1 starting; 2010",
 	"MAINPID/first":     "1 starting; 2010",
 	"MAINPID/next":      "1 ready, 2 starting; 2020",
 	"MAINPID/executing": "1 ready, 2 executing; 1002; ignored 1",
@@ -170,6 +185,7 @@ var cells = map[string]string{
 	"MAINPID/shutdown":  "1 stopping; 1001; ignored 1",
 
 	"RELOADING/idle":      "none; ignored 1",
+	"RELOADING/startup":   "1 starting",
 	"RELOADING/first":     "1 starting",
 	"RELOADING/next":      "1 ready, 2 starting",
 	"RELOADING/executing": "1 ready, 2 executing; ignored 1",
@@ -181,6 +197,7 @@ var cells = map[string]string{
 	"RELOADING/shutdown":  "1 stopping; ignored 1",
 
 	"reload over/idle":      "none; none, READY ignored 1; ignored 2",
+	"reload over/startup":   "1 ready; none, READY ignored 0",
 	"reload over/first":     "1 ready; none, READY ignored 0; 1 ok",
 	"reload over/next":      "1 ready, 2 settling; none, READY ignored 0",
 	"reload over/executing": "1 ready, 2 executing; none, READY ignored 1; ignored 2",
@@ -192,6 +209,7 @@ var cells = map[string]string{
 	"reload over/shutdown":  "1 stopping; none, READY ignored 1; ignored 2",
 
 	"reload late/idle":      "none; none; ignored 1",
+	"reload late/startup":   "1 stopping; none; 1 gets TERM",
 	"reload late/first":     "1 stopping; none; 1 gets TERM; 1 failed: not ready in time (30s)",
 	"reload late/next":      "1 ready, 2 stopping; none; 2 gets TERM; 2 failed: not ready in time (30s)",
 	"reload late/executing": "1 ready, 2 stopping; none; 2 gets TERM; ignored 1; 2 failed: not executed in time (30s): the exec hangs, for example on a lease (fcntl(2)) or an unresponsive file system",
@@ -203,6 +221,7 @@ var cells = map[string]string{
 	"reload late/shutdown":  "1 stopping; none; ignored 1",
 
 	"WATCHDOG_USEC/idle":      "none; ignored 1",
+	"WATCHDOG_USEC/startup":   "1 starting",
 	"WATCHDOG_USEC/first":     "1 starting",
 	"WATCHDOG_USEC/next":      "1 ready, 2 starting",
 	"WATCHDOG_USEC/executing": "1 ready, 2 executing; ignored 1",
@@ -214,6 +233,7 @@ var cells = map[string]string{
 	"WATCHDOG_USEC/shutdown":  "1 stopping; ignored 1",
 
 	"ping/idle":      "none; ignored 4",
+	"ping/startup":   "1 starting; ignored 3",
 	"ping/first":     "1 starting; ignored 3",
 	"ping/next":      "1 ready, 2 starting; ignored 3",
 	"ping/executing": "1 ready, 2 executing; ignored 4",
@@ -225,6 +245,7 @@ var cells = map[string]string{
 	"ping/shutdown":  "1 stopping; ignored 4",
 
 	"no ping/idle":      "none; ignored 1",
+	"no ping/startup":   "1 starting",
 	"no ping/first":     "1 starting",
 	"no ping/next":      "1 ready, 2 starting",
 	"no ping/executing": "1 ready, 2 executing; ignored 1",
@@ -236,6 +257,7 @@ var cells = map[string]string{
 	"no ping/shutdown":  "1 stopping; ignored 1",
 
 	"trigger/idle":      "none; ignored 1",
+	"trigger/startup":   "1 starting; ignored 1",
 	"trigger/first":     "1 starting; ignored 1",
 	"trigger/next":      "1 ready, 2 starting; ignored 1",
 	"trigger/executing": "1 ready, 2 executing; ignored 1",
@@ -247,6 +269,7 @@ var cells = map[string]string{
 	"trigger/shutdown":  "1 stopping; ignored 1",
 
 	"miss, swap/idle":      "none; ignored 1",
+	"miss, swap/startup":   "1 starting; ignored 1",
 	"miss, swap/first":     "1 starting; ignored 1",
 	"miss, swap/next":      "1 ready, 2 starting; ignored 1",
 	"miss, swap/executing": "1 ready, 2 executing; ignored 1",
@@ -258,6 +281,7 @@ var cells = map[string]string{
 	"miss, swap/shutdown":  "1 stopping; ignored 1",
 
 	"miss, exit/idle":      "none; ignored 1",
+	"miss, exit/startup":   "1 starting; ignored 1",
 	"miss, exit/first":     "1 starting; ignored 1",
 	"miss, exit/next":      "1 ready, 2 starting; ignored 1",
 	"miss, exit/executing": "1 ready, 2 executing; ignored 1",
@@ -269,6 +293,7 @@ var cells = map[string]string{
 	"miss, exit/shutdown":  "1 stopping; ignored 1",
 
 	"start limit/idle":      "none",
+	"start limit/startup":   "1 stopping; 1 gets TERM",
 	"start limit/first":     "1 stopping; 1 gets TERM; 1 failed: not ready in time (1s)",
 	"start limit/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: not ready in time (1s)",
 	"start limit/executing": "1 ready, 2 stopping; 2 gets TERM; 2 failed: not executed in time (1s): the exec hangs, for example on a lease (fcntl(2)) or an unresponsive file system",
@@ -280,6 +305,7 @@ var cells = map[string]string{
 	"start limit/shutdown":  "1 stopping",
 
 	"settle over/idle":      "none",
+	"settle over/startup":   "1 starting",
 	"settle over/first":     "1 starting",
 	"settle over/next":      "1 ready, 2 starting",
 	"settle over/executing": "1 ready, 2 executing",
@@ -291,6 +317,7 @@ var cells = map[string]string{
 	"settle over/shutdown":  "1 stopping",
 
 	"stop limit/idle":      "none",
+	"stop limit/startup":   "1 starting",
 	"stop limit/first":     "1 starting",
 	"stop limit/next":      "1 ready, 2 starting",
 	"stop limit/executing": "1 ready, 2 executing",
@@ -302,6 +329,7 @@ var cells = map[string]string{
 	"stop limit/shutdown":  "none; 1 gets group KILL; exit 137",
 
 	"delay over/idle":      "none",
+	"delay over/startup":   "1 starting",
 	"delay over/first":     "1 starting",
 	"delay over/next":      "1 ready, 2 starting",
 	"delay over/executing": "1 ready, 2 executing",
@@ -313,6 +341,7 @@ var cells = map[string]string{
 	"delay over/shutdown":  "1 stopping",
 
 	"exits 0/idle":      "none",
+	"exits 0/startup":   "none; exit 1",
 	"exits 0/first":     "none; 1 failed: exited 0 before ready",
 	"exits 0/next":      "1 ready; 2 failed: exited 0 before ready",
 	"exits 0/executing": "1 ready; 2 failed: exited 0 before ready",
@@ -324,6 +353,7 @@ var cells = map[string]string{
 	"exits 0/shutdown":  "none; exit 0",
 
 	"exits 3/idle":      "none",
+	"exits 3/startup":   "none; exit 3",
 	"exits 3/first":     "none; 1 failed: exited 3 before ready",
 	"exits 3/next":      "1 ready; 2 failed: exited 3 before ready",
 	"exits 3/executing": "1 ready; 2 failed: exited 3 before ready",
@@ -335,6 +365,7 @@ var cells = map[string]string{
 	"exits 3/shutdown":  "none; exit 3",
 
 	"is killed/idle":      "none",
+	"is killed/startup":   "none; exit 139",
 	"is killed/first":     "none; 1 failed: killed by SIGSEGV before ready",
 	"is killed/next":      "1 ready; 2 failed: killed by SIGSEGV before ready",
 	"is killed/executing": "1 ready; 2 failed: killed by SIGSEGV before its program was executed",
@@ -346,6 +377,7 @@ var cells = map[string]string{
 	"is killed/shutdown":  "none; exit 139",
 
 	"leaves some/idle":      "none",
+	"leaves some/startup":   "1 stopping; 1 gets others TERM",
 	"leaves some/first":     "1 stopping; 1 gets others TERM; 1 failed: exited 3 before ready",
 	"leaves some/next":      "1 ready, 2 stopping; 2 gets others TERM; 2 failed: exited 3 before ready",
 	"leaves some/executing": "1 ready, 2 stopping; 2 gets others TERM; 2 failed: exited 3 before ready",
@@ -357,6 +389,7 @@ var cells = map[string]string{
 	"leaves some/shutdown":  "1 stopping; 1 gets others TERM",
 
 	"others go/idle":      "none",
+	"others go/startup":   "none; 1 gets others TERM; exit 3",
 	"others go/first":     "none; 1 gets others TERM; 1 failed: exited 3 before ready",
 	"others go/next":      "1 ready; 2 gets others TERM; 2 failed: exited 3 before ready",
 	"others go/executing": "1 ready; 2 gets others TERM; 2 failed: exited 3 before ready",
@@ -368,6 +401,7 @@ var cells = map[string]string{
 	"others go/shutdown":  "none; 1 gets others TERM; exit 3",
 
 	"current dies/idle":      "none",
+	"current dies/startup":   "1 starting",
 	"current dies/first":     "1 starting",
 	"current dies/next":      "2 starting",
 	"current dies/executing": "2 executing",
@@ -379,6 +413,7 @@ var cells = map[string]string{
 	"current dies/shutdown":  "1 stopping",
 
 	"TERM/idle":      "none; exit 0",
+	"TERM/startup":   "1 stopping; 1 gets TERM",
 	"TERM/first":     "1 stopping; 1 gets TERM; 1 failed: crank is shutting down",
 	"TERM/next":      "1 ready, 2 stopping; 2 gets TERM; not ready; 2 failed: crank is shutting down",
 	"TERM/executing": "1 ready, 2 stopping; 2 gets TERM; not ready; 2 failed: crank is shutting down",
@@ -390,6 +425,7 @@ var cells = map[string]string{
 	"TERM/shutdown":  "1 stopping; 1 gets TERM",
 
 	"TERM twice/idle":      "none; exit 0",
+	"TERM twice/startup":   "1 stopping; 1 gets TERM, TERM",
 	"TERM twice/first":     "1 stopping; 1 gets TERM, TERM; 1 failed: crank is shutting down",
 	"TERM twice/next":      "1 stopping, 2 stopping; 1 gets TERM; 2 gets TERM; 2 failed: crank is shutting down",
 	"TERM twice/executing": "1 stopping, 2 stopping; 1 gets TERM; 2 gets TERM; 2 failed: crank is shutting down",
@@ -401,6 +437,7 @@ var cells = map[string]string{
 	"TERM twice/shutdown":  "1 stopping; 1 gets TERM, TERM",
 
 	"USR1/idle":      "none",
+	"USR1/startup":   "1 starting; 1 gets USR1",
 	"USR1/first":     "1 starting; 1 gets USR1",
 	"USR1/next":      "1 ready, 2 starting; 1 gets USR1",
 	"USR1/executing": "1 ready, 2 executing; 1 gets USR1",
@@ -412,6 +449,7 @@ var cells = map[string]string{
 	"USR1/shutdown":  "1 stopping; 1 gets USR1",
 
 	"executed/idle":      "none",
+	"executed/startup":   "1 starting",
 	"executed/first":     "1 starting",
 	"executed/next":      "1 ready, 2 starting",
 	"executed/executing": "1 ready, 2 starting",
@@ -423,6 +461,7 @@ var cells = map[string]string{
 	"executed/shutdown":  "1 stopping",
 
 	"not executed/idle":      "none",
+	"not executed/startup":   "1 starting",
 	"not executed/first":     "1 starting",
 	"not executed/next":      "1 ready, 2 starting",
 	"not executed/executing": "1 ready; 2 failed: permission denied",
@@ -434,6 +473,7 @@ var cells = map[string]string{
 	"not executed/shutdown":  "1 stopping",
 
 	"fork fails/idle":      "none; 1 failed: resource temporarily unavailable",
+	"fork fails/startup":   "1 stopping; 1 gets TERM; 2 failed: resource temporarily unavailable",
 	"fork fails/first":     "1 stopping; 1 gets TERM; 1 failed: replaced on request of run; 2 failed: resource temporarily unavailable",
 	"fork fails/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: replaced on request of run; 3 failed: resource temporarily unavailable",
 	"fork fails/executing": "1 ready, 2 stopping; 2 gets TERM; 2 failed: replaced on request of run; 3 failed: resource temporarily unavailable",
@@ -445,6 +485,7 @@ var cells = map[string]string{
 	"fork fails/shutdown":  "1 stopping; stopping",
 
 	"exec fails/idle":      "none; 1 failed: no such file or directory",
+	"exec fails/startup":   "1 stopping; 1 gets TERM; 2 failed: no such file or directory",
 	"exec fails/first":     "1 stopping; 1 gets TERM; 1 failed: replaced on request of run; 2 failed: no such file or directory",
 	"exec fails/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: replaced on request of run; 3 failed: no such file or directory",
 	"exec fails/executing": "1 ready, 2 stopping; 2 gets TERM; 2 failed: replaced on request of run; 3 failed: no such file or directory",
@@ -456,6 +497,7 @@ var cells = map[string]string{
 	"exec fails/shutdown":  "1 stopping; stopping",
 
 	"pause/idle":      "none; gaps 1",
+	"pause/startup":   "1 starting; gaps 1",
 	"pause/first":     "1 starting; gaps 1",
 	"pause/next":      "1 ready, 2 starting; gaps 1",
 	"pause/executing": "1 ready, 2 executing; gaps 1",
@@ -467,6 +509,7 @@ var cells = map[string]string{
 	"pause/shutdown":  "1 stopping; gaps 1",
 
 	"backoff over/idle":      "2 starting; 1 ok",
+	"backoff over/startup":   "1 starting",
 	"backoff over/first":     "1 starting",
 	"backoff over/next":      "1 ready, 2 starting",
 	"backoff over/executing": "1 ready, 2 executing",

@@ -44,56 +44,56 @@
 //
 // # The table
 //
-// What each event does in each situation. In "first" a generation is starting and none serves; in "next" one
-// is starting and one serves; "executing" is "next" until the exec is over, "checking" while the check runs; in
+// What each event does in each situation. In "startup" crank starts its own first command; in "first" a generation was asked for
+// and is starting, and none serves; in "next" one is starting and one serves; "executing" is "next" until the exec is over, "checking" while the check runs; in
 // "leaving" one serves and an older one drains; in "delay" crank was told to stop, and the current one serves on until
 // -drain-delay is over; in "shutdown" it was asked to stop. Messages, limits and ends are those of the generation that
 // gives the situation its name.
 //
-//	event         | idle    | first   | next    | executing | checking | settling | ready     | leaving | delay     | shutdown
-//	swap          | start   | busy    | busy    | busy      | busy     | busy     | start     | start   | refused   | refused
-//	swap -force   | start   | replace | replace | replace   | replace  | release  | start     | start   | refused   | refused
-//	HUP           | ignored | later   | later   | later     | later    | later    | start     | start   | dropped   | dropped
-//	abort         | refused | fail    | fail    | fail      | fail     | release  | refused   | refused | refused   | refused
-//	kill          | nobody  | pass on | pass on | pass on   | pass on  | pass on  | pass on   | pass on | pass on   | pass on
-//	READY         | counted | current | settle  | counted   | counted  | counted  | counted   | counted | counted   | counted
-//	probe good    | -       | current | settle  | -         | -        | -        | -         | -       | -         | -
-//	probe bad     | -       | again   | again   | -         | -        | -        | -         | -       | -         | -
-//	probe limit   | -       | kill it | kill it | -         | -        | -        | -         | -       | -         | -
-//	alive over    | -       | current | settle  | -         | -        | -        | -         | -       | -         | -
-//	failed        | counted | fail    | fail    | counted   | fail     | fail     | status    | status  | status    | status
-//	STOPPING      | counted | fail    | fail    | counted   | fail     | fail     | not ready | counted | not ready | counted
-//	STATUS        | counted | status  | status  | counted   | status   | status   | status    | status  | status    | status
-//	EXTEND        | counted | extend  | extend  | counted   | counted  | counted  | counted   | extend  | counted   | extend
-//	MAINPID       | counted | main    | main    | counted   | counted  | main     | main      | counted | main      | counted
-//	RELOADING     | counted | -       | -       | counted   | -        | reload   | reload    | counted | reload    | counted
-//	reload over   | counted | current | settle  | counted   | counted  | reloaded | reloaded  | counted | reloaded  | counted
-//	reload late   | -       | -       | -       | -         | -        | overdue  | overdue   | -       | overdue   | -
-//	WATCHDOG_USEC | counted | period  | period  | counted   | period   | period   | period    | counted | period    | counted
-//	ping          | counted | counted | counted | counted   | counted  | alive    | alive     | counted | alive     | counted
-//	no ping       | -       | -       | -       | -         | -        | fail     | missed    | -       | missed    | -
-//	trigger       | counted | counted | counted | counted   | counted  | fail     | missed    | counted | missed    | counted
-//	miss, swap    | counted | counted | counted | counted   | counted  | fail     | start     | counted | missed    | counted
-//	miss, exit    | counted | counted | counted | counted   | counted  | fail     | exit      | counted | missed    | counted
-//	start limit   | -       | fail    | fail    | fail      | fail     | -        | -         | -       | -         | -
-//	settle over   | -       | -       | -       | -         | -        | current  | -         | -       | -         | -
-//	stop limit    | -       | -       | -       | -         | -        | -        | -         | kill    | -         | kill
-//	delay over    | -       | -       | -       | -         | -        | -        | -         | -       | stop      | -
-//	exits 0       | reap    | fail    | fail    | fail      | launch   | fail     | died      | exited  | stop      | exited
-//	exits 3       | reap    | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
-//	is killed     | reap    | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
-//	leaves some   | reap    | others  | others  | others    | others   | others   | others    | others  | others    | others
-//	others go     | -       | exited  | exited  | exited    | exited   | exited   | exited    | exited  | exited    | exited
-//	current dies  | -       | -       | wait    | wait      | wait     | promote  | died      | died    | stop      | -
-//	TERM          | leave   | stop 1s | delay   | delay     | delay    | delay    | delay     | delay   | stop      | pass on
-//	TERM twice    | leave   | stop 1s | stop    | stop      | stop     | stop     | stop      | stop    | stop      | pass on
-//	USR1          | hold    | pass on | current | current   | current  | current  | current   | current | current   | pass on
-//	executed      | -       | -       | -       | go on     | -        | -        | -         | -       | -         | -
-//	not executed  | -       | -       | -       | fail      | -        | -        | -         | -       | -         | -
-//	fork fails    | failed  | failed  | failed  | failed    | failed   | failed   | failed    | failed  | refused   | refused
-//	exec fails    | failed  | failed  | failed  | failed    | failed   | failed   | failed    | failed  | refused   | refused
-//	pause         | shift   | shift   | shift   | shift     | shift    | shift    | shift     | shift   | shift     | shift
-//	backoff over  | start   | -       | -       | -         | -        | -        | -         | -       | -         | -
+//	event         | idle    | startup | first   | next    | executing | checking | settling | ready     | leaving | delay     | shutdown
+//	swap          | start   | busy    | busy    | busy    | busy      | busy     | busy     | start     | start   | refused   | refused
+//	swap -force   | start   | replace | replace | replace | replace   | replace  | release  | start     | start   | refused   | refused
+//	HUP           | ignored | later   | later   | later   | later     | later    | later    | start     | start   | dropped   | dropped
+//	abort         | refused | fail    | fail    | fail    | fail      | fail     | release  | refused   | refused | refused   | refused
+//	kill          | nobody  | pass on | pass on | pass on | pass on   | pass on  | pass on  | pass on   | pass on | pass on   | pass on
+//	READY         | counted | current | current | settle  | counted   | counted  | counted  | counted   | counted | counted   | counted
+//	probe good    | -       | current | current | settle  | -         | -        | -        | -         | -       | -         | -
+//	probe bad     | -       | again   | again   | again   | -         | -        | -        | -         | -       | -         | -
+//	probe limit   | -       | kill it | kill it | kill it | -         | -        | -        | -         | -       | -         | -
+//	alive over    | -       | current | current | settle  | -         | -        | -        | -         | -       | -         | -
+//	failed        | counted | end     | fail    | fail    | counted   | fail     | fail     | status    | status  | status    | status
+//	STOPPING      | counted | end     | fail    | fail    | counted   | fail     | fail     | not ready | counted | not ready | counted
+//	STATUS        | counted | status  | status  | status  | counted   | status   | status   | status    | status  | status    | status
+//	EXTEND        | counted | extend  | extend  | extend  | counted   | counted  | counted  | counted   | extend  | counted   | extend
+//	MAINPID       | counted | main    | main    | main    | counted   | counted  | main     | main      | counted | main      | counted
+//	RELOADING     | counted | -       | -       | -       | counted   | -        | reload   | reload    | counted | reload    | counted
+//	reload over   | counted | current | current | settle  | counted   | counted  | reloaded | reloaded  | counted | reloaded  | counted
+//	reload late   | -       | -       | -       | -       | -         | -        | overdue  | overdue   | -       | overdue   | -
+//	WATCHDOG_USEC | counted | period  | period  | period  | counted   | period   | period   | period    | counted | period    | counted
+//	ping          | counted | counted | counted | counted | counted   | counted  | alive    | alive     | counted | alive     | counted
+//	no ping       | -       | -       | -       | -       | -         | -        | fail     | missed    | -       | missed    | -
+//	trigger       | counted | counted | counted | counted | counted   | counted  | fail     | missed    | counted | missed    | counted
+//	miss, swap    | counted | counted | counted | counted | counted   | counted  | fail     | start     | counted | missed    | counted
+//	miss, exit    | counted | counted | counted | counted | counted   | counted  | fail     | exit      | counted | missed    | counted
+//	start limit   | -       | end     | fail    | fail    | fail      | fail     | -        | -         | -       | -         | -
+//	settle over   | -       | -       | -       | -       | -         | -        | current  | -         | -       | -         | -
+//	stop limit    | -       | -       | -       | -       | -         | -        | -        | -         | kill    | -         | kill
+//	delay over    | -       | -       | -       | -       | -         | -        | -        | -         | -       | stop      | -
+//	exits 0       | reap    | end     | fail    | fail    | fail      | launch   | fail     | died      | exited  | stop      | exited
+//	exits 3       | reap    | end     | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
+//	is killed     | reap    | end     | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
+//	leaves some   | reap    | others  | others  | others  | others    | others   | others   | others    | others  | others    | others
+//	others go     | -       | exited  | exited  | exited  | exited    | exited   | exited   | exited    | exited  | exited    | exited
+//	current dies  | -       | -       | -       | wait    | wait      | wait     | promote  | died      | died    | stop      | -
+//	TERM          | leave   | stop 1s | stop 1s | delay   | delay     | delay    | delay    | delay     | delay   | stop      | pass on
+//	TERM twice    | leave   | stop 1s | stop 1s | stop    | stop      | stop     | stop     | stop      | stop    | stop      | pass on
+//	USR1          | hold    | pass on | pass on | current | current   | current  | current  | current   | current | current   | pass on
+//	executed      | -       | -       | -       | -       | go on     | -        | -        | -         | -       | -         | -
+//	not executed  | -       | -       | -       | -       | fail      | -        | -        | -         | -       | -         | -
+//	fork fails    | failed  | failed  | failed  | failed  | failed    | failed   | failed   | failed    | failed  | refused   | refused
+//	exec fails    | failed  | failed  | failed  | failed  | failed    | failed   | failed   | failed    | failed  | refused   | refused
+//	pause         | shift   | shift   | shift   | shift   | shift     | shift    | shift    | shift     | shift   | shift     | shift
+//	backoff over  | start   | -       | -       | -       | -         | -        | -        | -         | -       | -         | -
 //
 // The rows:
 //
@@ -127,9 +127,9 @@
 //   - later: a flag is set, however many come; one swap begins when there is no candidate, and no more than
 //     -max-draining generations. dropped: counted, since no swap begins any more. ignored: there is nothing to start.
 //   - fail: the candidate is told TERM if it still runs, and killed after at most 5 s. Its asker is told. What it
-//     means where none serves: the first start ends crank with its exit code, unless it was aborted; where the
-//     saved command was the first, the command line's own is started instead. A candidate that began
-//     while another served that died meanwhile: "died". One that was asked for otherwise: crank waits.
+//     means where none serves: a candidate that began while another served that died meanwhile: "died". Any other: crank waits.
+//   - end: as fail, and crank ends with the exit code of its first start, whatever -restart says, and 1 instead of 0. Where that was
+//     the saved command, the command line's own is started instead.
 //   - launch: the check has passed, and the app is started. Its start limit begins now. What cannot be executed, the
 //     check or the app, has failed.
 //   - go on: the start is announced and the request is answered. If none serves, held signals are delivered. From now on the
@@ -168,7 +168,8 @@
 // The shutdown beats everything. When no generation is left the adopted processes are asked to stop, within the
 // same deadline, and Run returns the moment there is nothing to wait for: the exit code of the newest
 // generation that was ever current, or of the newest one where none was; 128 and the number of the signal
-// that ended it; 0 for a code in OKCodes; 1 in the place of 0 where the app said that it had failed, or crank ended
-// because it had missed its watchdog; 124 where the first start was not ready in time, 126 or 127 where it could
-// not be executed or found.
+// that ended it; 0 for a code in OKCodes; 1 instead of 0 where the first start ended before it was ready and nobody had asked for
+// that, where the app said that it had failed, or where crank ended because it had missed its watchdog; 124 where the first start
+// was not ready in time, 126 or 127 where it could not be executed or found. A candidate that needs no proof (Readiness.None) is ready
+// from its exec on.
 package supervisor

@@ -180,14 +180,20 @@ func (s *Supervisor) codeOf(g *generation) int {
 		code = 128 + int(syscall.SIGKILL) // it was killed, and the kernel has not said so yet
 	}
 	switch {
-	case g.hung && (code == 0 || s.cfg.OKCodes[code]):
-		return 1 // crank ends because of it, however well it then stopped
-	case s.cfg.OKCodes[code]:
-		return 0
-	case code == 0 && g.failure == reasonReported:
-		return 1 // it said that it had failed and then ended in good order: no success
+	case code != 0 && !s.cfg.OKCodes[code]:
+		return code
+	case g.hung || g.failedToStart():
+		return 1 // no success, however well it then ended: a restart policy of on-failure has to act
 	}
-	return code
+	return 0
+}
+
+// failedToStart reports whether g was crank's first start and ended before it was ready, unasked, or said that it had failed.
+func (g *generation) failedToStart() bool {
+	if g.failure == reasonReported {
+		return true
+	}
+	return g.failure != "" && g.trigger == TriggerStart && !slices.Contains(unblamed, g.failure)
 }
 
 // onStop is a signal of StopOn, or a hang-up of the terminal.

@@ -72,7 +72,7 @@ func TestFirstStart(t *testing.T) {
 			w.wantStates("1 stopping, 2 ready")
 		},
 		"exits":       func(t *testing.T) { w := start(t, defaults, v1, nil); w.exits(1, 3, 0); w.wantExit(3) },
-		"exits 0":     func(t *testing.T) { w := start(t, defaults, v1, nil); w.exits(1, 0, 0); w.wantExit(0) },
+		"exits 0":     func(t *testing.T) { w := start(t, defaults, v1, nil); w.exits(1, 0, 0); w.wantExit(1) },
 		"is killed":   func(t *testing.T) { w := start(t, defaults, v1, nil); w.killed(1, syscall.SIGKILL); w.wantExit(137) },
 		"leaves some": func(t *testing.T) { w := start(t, defaults, v1, nil); w.exits(1, 3, 1); w.othersGo(1); w.wantExit(3) },
 		"says ERRNO": func(t *testing.T) {
@@ -242,6 +242,96 @@ func TestReportedFailure(t *testing.T) {
 		w.exits(1, 0, 0)
 		w.wantExit(1)
 	})
+}
+
+// TestNeverReady: a first start that ends before it is ready is no success, whatever its exit code. A stop that was asked for may be one.
+func TestNeverReady(t *testing.T) {
+	okCodes := with(func(c *Config) { c.OKCodes = map[int]bool{3: true, 127: true, 143: true} })
+	readiness := func(r Readiness) Config { return with(func(c *Config) { c.Ready = r }) }
+	type steps = func(*world)
+	exits := func(code int) steps { return func(w *world) { w.exits(1, code, 0) } }
+	for name, c := range map[string]struct {
+		cfg  Config
+		do   steps
+		want int
+	}{
+		"notify":                       {defaults, exits(0), 1},
+		"none: its exec succeeded":     {readiness(Readiness{None: true}), exits(0), 0},
+		"alive":                        {readiness(Readiness{Alive: time.Hour}), exits(0), 1},
+		"exec":                         {readiness(Readiness{Exec: []string{"/probe"}, Interval: time.Second, Timeout: time.Second}), exits(0), 1},
+		"over the network":             {readiness(probes), exits(0), 1},
+		"leaves a daemon behind":       {defaults, func(w *world) { w.exits(1, 0, 1); w.othersGo(1) }, 1},
+		"restart always":               {with(func(c *Config) { c.Restart = RestartAlways }), exits(0), 1},
+		"restart on failure":           {with(func(c *Config) { c.Restart = RestartOnFailure }), exits(0), 1},
+		"an ok code":                   {okCodes, exits(3), 1},
+		"an ok code, and it was ready": {okCodes, func(w *world) { w.serve(1); w.exits(1, 3, 0) }, 0},
+		"another code":                 {okCodes, exits(4), 4},
+		"the signal of an ok code":     {okCodes, func(w *world) { w.killed(1, syscall.SIGTERM) }, 1},
+		"says that it failed, then exits with an ok code": {okCodes, func(w *world) {
+			w.says(1, notify.Message{Failed: "no database"})
+			w.exits(1, 3, 0)
+		}, 1},
+		"the check exits with an ok code": {with(func(c *Config) { c.OKCodes = okCodes.OKCodes; c.Check = []string{"/check"} }), exits(3), 1},
+		"stopped while it starts":         {defaults, func(w *world) { w.signal(syscall.SIGTERM); w.exits(1, 0, 0) }, 0},
+		"stopped, an ok code":             {okCodes, func(w *world) { w.signal(syscall.SIGTERM); w.killed(1, syscall.SIGTERM) }, 0},
+		"stopped, another code":           {defaults, func(w *world) { w.signal(syscall.SIGTERM); w.exits(1, 4, 0) }, 4},
+		"aborted, then stopped": {defaults, func(w *world) {
+			w.abort()
+			w.exits(1, 0, 0)
+			w.signal(syscall.SIGTERM)
+		}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, c.cfg, v1, nil)
+				c.do(w)
+				w.wantExit(c.want)
+			})
+		})
+	}
+	t.Run("of a request", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, defaults, Command{}, nil)
+			w.run(v1)
+			w.exits(1, 0, 0)
+			w.wantStates("") // a request that fails does not end crank
+			w.signal(syscall.SIGTERM)
+			w.wantExit(0)
+		})
+	})
+	t.Run("the saved command, then the command line's own", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, defaults, v2, func(o *Options) { o.Fallback = &v1 })
+			w.exits(1, 0, 0)
+			w.wantStates("2 starting")
+			w.exits(2, 0, 0)
+			w.wantExit(1)
+		})
+	})
+	t.Run("cannot be found, an ok code", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			missing := &proc.StartError{Op: "find", Path: "app", Err: fs.ErrNotExist}
+			w := start(t, okCodes, v1, func(o *Options) { o.Launcher.(*kernel).failNext(missing) })
+			w.wantExit(1)
+		})
+	})
+}
+
+// TestStoppedTogether: where TERM reached the app as well, as with systemd's KillMode=control-group, the app's end is not a failed start.
+func TestStoppedTogether(t *testing.T) {
+	for range 20 { // Go chooses at random between channels that are ready
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			w := start(t, defaults, v1, func(o *Options) { o.HungUp = func() bool { <-release; return false } })
+			w.signals <- syscall.SIGHUP // the loop is busy meanwhile
+			synctest.Wait()
+			w.signals <- syscall.SIGTERM
+			w.kernel.end(1, proc.Exit{})
+			close(release)
+			w.settle()
+			w.wantExit(0)
+		})
+	}
 }
 
 // TestExitCode goes through every way in which a process can end.
@@ -1273,7 +1363,7 @@ func TestShutdown(t *testing.T) {
 		"afterwards everything is refused": func(t *testing.T) {
 			w := start(t, defaults, v1, nil)
 			w.exits(1, 0, 0)
-			w.wantExit(0)
+			w.wantExit(1)
 			w.s.Notice(1, notify.Message{Ready: true}) // returns
 			if _, got := w.swap(Request{}); got != "stopping" {
 				t.Errorf("swap: %q", got)

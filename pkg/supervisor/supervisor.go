@@ -129,8 +129,9 @@ type Options struct {
 }
 
 const (
-	tick     = time.Second
-	gapLimit = 3 * time.Second // if no part of crank runs for longer, it was stopped
+	tick       = time.Second
+	maxSignals = 64              // handled in one turn before the ends of processes
+	gapLimit   = 3 * time.Second // if no part of crank runs for longer, it was stopped
 
 	failedGrace    = 5 * time.Second       // a failed candidate is killed after at most this
 	shutdownGrace  = time.Second           // a starting one at shutdown
@@ -278,7 +279,7 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 	case sig := <-s.signals:
 		return func() { s.onSignal(sig) }
 	case <-s.children:
-		return s.onChildren
+		return s.afterSignals
 	case c := <-s.notices:
 		return func() { s.onNotice(c) }
 	case c := <-s.swaps:
@@ -291,6 +292,20 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 		return func() { s.onReport(r) }
 	case r := <-s.results:
 		return func() { s.onProbed(r) }
+	}
+}
+
+// afterSignals handles the signals that are there, then the ends of processes. systemd's KillMode=control-group sends TERM to crank and
+// to the app: the app's end is then part of a stop, not a failed start.
+func (s *Supervisor) afterSignals() {
+	defer s.onChildren()
+	for range maxSignals {
+		select {
+		case sig := <-s.signals:
+			s.onSignal(sig)
+		default:
+			return
+		}
 	}
 }
 

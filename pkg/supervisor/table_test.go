@@ -22,10 +22,12 @@ type situation struct {
 	subject int // the generation that the event is about; 0: there is none
 	reach   func(*world)
 	check   []string
+	command Command // crank's own; none: all is started by requests
 }
 
 var situations = []situation{
 	{name: "idle", subject: 0, reach: func(w *world) {}},
+	{name: "startup", subject: 1, reach: func(w *world) {}, command: v1},
 	{name: "first", subject: 1, reach: func(w *world) { w.run(v1) }},
 	{name: "next", subject: 2, reach: func(w *world) { w.run(v1); w.ready(1); w.run(v2) }},
 	{name: "executing", subject: 2, reach: func(w *world) {
@@ -283,7 +285,7 @@ func testCell(t *testing.T, e event, at situation, want string, made map[string]
 		}
 	}
 	cfg.Check = at.check
-	w := start(t, cfg, Command{}, nil)
+	w := start(t, cfg, at.command, nil)
 	at.reach(w)
 	before := w.mark()
 	result := e.do(w, at.subject)

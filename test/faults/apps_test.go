@@ -25,7 +25,7 @@ func appFaults() []*fault {
 				}
 			},
 			at: [moments]expectation{
-				beforeStart: rare(endsWith(0), "the launched process was the app: it has ended, and the daemon is ended too"),
+				beforeStart: rare(endsWith(1), "the launched process was the app: it has ended before it was ready, and the daemon is ended too"),
 				starting:    often(servesOn, "the candidate has exited before it was ready; the daemon is ended"),
 				settling:    rare(servesOn, "the candidate has exited; the daemon is ended"),
 				ready:       often(endsWith(0), "the app has ended, and the daemon is ended too"),
