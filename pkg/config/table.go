@@ -125,8 +125,8 @@ var settings = []Setting{
 		accept: oneOf("swap", "forward", "ignore"),
 		field:  func(c *Config) any { return &c.HUP }},
 	{Flag: "restart", Var: "CRANK_RESTART", Arg: "WHEN", Group: groupStop, Default: "never",
-		Doc: "start the app again when it has ended by itself: never, on-failure or always; if no older generation is left, it " +
-			"has stdin and the terminal again",
+		Doc: "start the app again when it ends by itself after it was ready (-ready): never, on-failure or always; a first start that " +
+			"fails ends crank with its exit code, with and without a -bind, so that Docker or Kubernetes sees it and backs off",
 		accept: oneOf("never", "on-failure", "always"),
 		field:  func(c *Config) any { return &c.Restart }},
 	{Flag: "ok-codes", Var: "CRANK_OK_CODES", Arg: "N,N-M,...", Group: groupStop, Usually: "none",
