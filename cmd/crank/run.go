@@ -64,6 +64,9 @@ func run(args []string) int {
 			return complain(err)
 		}
 		return 0
+	case cfg.Idle():
+		fmt.Fprint(os.Stderr, config.ShortUsage())
+		return exitSelf
 	}
 	c := &crank{cfg: cfg, nested: nested}
 	c.stdout, c.stderr = output.Destinations(1, 2)

@@ -50,6 +50,39 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+// TestIdle: each setting by flag and by variable says which instance this is, unless it is about the output.
+func TestIdle(t *testing.T) {
+	if !load(t, nil).Idle() || load(t, nil, "app").Idle() || load(t, nil, "--", "app").Idle() {
+		t.Error("without settings: idle without a command alone")
+	}
+	if !load(t, map[string]string{"CRANK_NAME": "", "CRANK_VERSION": "3", "CRANK_SERVICE_PORT": "80", "CRANK_COLOUR": "blue"}).Idle() {
+		t.Error("variables that set nothing count")
+	}
+	group := map[string]string{}
+	for _, s := range settings {
+		group[s.Flag] = s.Group
+	}
+	for _, e := range everySetting {
+		if e.flag == "stdin-socket" {
+			continue // it needs a -bind
+		}
+		want := group[e.flag] == groupOutput
+		if got := load(t, nil, "-"+e.flag+"="+e.value).Idle(); got != want {
+			t.Errorf("-%s: idle %v, want %v", e.flag, got, want)
+		}
+		t.Run(e.flag, func(t *testing.T) {
+			if got := load(t, map[string]string{variableOf(e.flag): e.value}).Idle(); got != want {
+				t.Errorf("%s: idle %v, want %v", variableOf(e.flag), got, want)
+			}
+		})
+	}
+}
+
+func variableOf(flag string) string {
+	i := slices.IndexFunc(settings, func(s Setting) bool { return s.Flag == flag })
+	return settings[i].Var
+}
+
 // everySetting is each setting in every way: what to say, and what is then in the Config.
 var everySetting = []struct {
 	flag, value string

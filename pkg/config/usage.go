@@ -46,6 +46,13 @@ const rules = "A flag replaces its variable, a variable replaces the default. An
 	"A DURATION is a number of seconds (10) or a Go duration (1m30s). A SIGNAL is a name (TERM, SIGTERM), a " +
 	"number, or RTMIN+N. A flag that takes nothing can be turned off: -listen-pid=false."
 
+// ShortUsage returns what crank prints where it is told nothing.
+func ShortUsage() string {
+	return "Usage: " + synopsis + "\n" +
+		"Give a command, as in crank -- /app, or a setting that says which instance this is, such as -name or -bind.\n" +
+		"crank -help says more.\n"
+}
+
 // Usage returns the text of -help, at most 100 columns wide.
 func Usage() string {
 	var b strings.Builder
