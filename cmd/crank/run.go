@@ -93,7 +93,7 @@ func forgetOuterCrank() bool {
 	if os.Getenv("CRANK_GENERATION") == "" {
 		return false
 	}
-	for _, key := range []string{"CRANK_GENERATION", "CRANK_NAME", "CRANK_CTL"} {
+	for _, key := range []string{"CRANK_GENERATION", "CRANK_SLOT", "CRANK_NAME", "CRANK_CTL"} {
 		os.Unsetenv(key)
 	}
 	return true

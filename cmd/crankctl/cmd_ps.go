@@ -67,11 +67,15 @@ func (s *session) generations(list []control.Generation) error {
 	wide := s.global.output == "wide"
 	header := []string{"GEN", "PID", "STATE", "AGE", "READY IN", "STATUS", "COMMAND"}
 	if wide {
-		header = []string{"GEN", "PID", "STATE", "AGE", "READY IN", "OTHERS", "TRIGGER", "ASKED BY", "CWD", "STATUS", "COMMAND"}
+		header = []string{"GEN", "SLOT", "PID", "STATE", "AGE", "READY IN", "OTHERS", "TRIGGER", "ASKED BY", "CWD", "STATUS", "COMMAND"}
 	}
 	rows := [][]string{header}
 	for _, g := range list {
-		row := []string{strconv.Itoa(g.Generation), strconv.Itoa(g.PID), g.State, compact(g.AgeSeconds), readyIn(g)}
+		row := []string{strconv.Itoa(g.Generation)}
+		if wide {
+			row = append(row, strconv.Itoa(g.Slot))
+		}
+		row = append(row, strconv.Itoa(g.PID), g.State, compact(g.AgeSeconds), readyIn(g))
 		if wide {
 			row = append(row, strconv.Itoa(g.Others), g.Trigger, askerText(g.Asker), orDash(g.Cwd))
 		}

@@ -6,7 +6,7 @@ import (
 )
 
 // foreign are variables that belong to others: those that crank sets for the app, and crankctl's.
-var foreign = []string{"CRANK_GENERATION", "CRANK_CTL_TOKEN_FILE"}
+var foreign = []string{"CRANK_GENERATION", "CRANK_SLOT", "CRANK_CTL_TOKEN_FILE"}
 
 // injected reports whether Kubernetes sets such a variable for a Service named crank or crank-x,
 // as it does in every container of its namespace; CRANK_VERSION is common in build files. No

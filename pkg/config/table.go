@@ -66,7 +66,7 @@ var settings = []Setting{
 	{Flag: "ready", Var: "CRANK_READY", Arg: "HOW", Group: groupStart, Usually: "notify with a -bind, else none",
 		Doc: "what makes a candidate ready: none (its exec succeeded), notify (it says READY=1), a duration (alive for so " +
 			"long), exec:COMMAND (exits 0), http://HOST:PORT/PATH (answers 2xx or 3xx) or tcp://HOST:PORT; the address is " +
-			"the candidate's own, with {generation} and {pid} in it",
+			"the candidate's own, with {slot} (a small number, used again), {generation} and {pid} in it",
 		accept: readiness,
 		field:  func(c *Config) any { return &c.Ready }},
 	{Flag: "ready-interval", Var: "CRANK_READY_INTERVAL", Arg: "DURATION", Group: groupStart, Default: "1s",

@@ -185,7 +185,9 @@ type Event struct {
 
 // Generation is one run of the app.
 type Generation struct {
-	Generation int       `json:"generation"`
+	Generation int `json:"generation"`
+	// Slot is the lowest number from 0 that no other generation had when it started: its CRANK_SLOT.
+	Slot       int       `json:"slot"`
 	PID        int       `json:"pid"`
 	State      string    `json:"state"` // starting, settling, ready, stopping
 	Started    time.Time `json:"started"`

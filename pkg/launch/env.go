@@ -24,11 +24,11 @@ var removed = []string{
 	"NOTIFY_SOCKET", "NOTIFY_FD", "WATCHDOG_USEC", "WATCHDOG_PID",
 }
 
-// environ returns exactly what generation n gets: crank's own environment less what is crank's,
+// environ returns exactly what a generation gets: crank's own environment less what is crank's,
 // then PWD where the child enters a directory, then the changes of the command, then what crank says. No variable is there twice. The variables of
 // the profile are defaults: one that was given is left alone, unless the profile owns it. A check and a probe, whose at is nil, get no sockets
 // and cannot say READY.
-func (l *Launcher) environ(n int, c supervisor.Command, at *notifyAt) []string {
+func (l *Launcher) environ(id supervisor.ID, c supervisor.Command, at *notifyAt) []string {
 	env := slices.DeleteFunc(slices.Clone(l.cfg.Environ), func(entry string) bool {
 		return l.isCranks(supervisor.EnvKey(entry))
 	})
@@ -38,12 +38,12 @@ func (l *Launcher) environ(n int, c supervisor.Command, at *notifyAt) []string {
 	for _, change := range c.Env {
 		env = set(env, change)
 	}
-	own := []string{"CRANK_NAME=" + l.cfg.Name, "CRANK_GENERATION=" + strconv.Itoa(n)}
+	own := []string{"CRANK_NAME=" + l.cfg.Name, "CRANK_GENERATION=" + strconv.Itoa(id.Generation), "CRANK_SLOT=" + strconv.Itoa(id.Slot)}
 	if l.cfg.Ctl != "" {
 		own = append(own, "CRANK_CTL="+l.cfg.Ctl)
 	}
 	if at != nil {
-		own = append(own, l.forApp(n, env, *at)...)
+		own = append(own, l.forApp(id.Generation, env, *at)...)
 	}
 	for _, entry := range own {
 		env = set(env, entry)

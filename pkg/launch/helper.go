@@ -13,25 +13,25 @@ import (
 
 // Check implements supervisor.Launcher. What the check writes, to stdout as well as to stderr, goes where the
 // app's stderr goes, and its end is kept: some programs complain of a configuration on the one, some on the other.
-func (l *Launcher) Check(n int, c supervisor.Command, argv []string, protect bool) (supervisor.Child, error) {
+func (l *Launcher) Check(id supervisor.ID, c supervisor.Command, argv []string, protect bool) (supervisor.Child, error) {
 	mode := output.Auto
 	if l.cfg.Output == output.Tag {
 		mode = output.Tag
 	}
-	ch, err := l.help(n, c, argv, protect, mode, l.cfg.Stderr)
+	ch, err := l.help(id, c, argv, protect, mode, l.cfg.Stderr)
 	if err != nil {
 		return nil, err
 	}
 	l.mu.Lock()
-	l.children[n] = ch
+	l.children[id.Generation] = ch
 	l.mu.Unlock()
 	return ch, nil
 }
 
 // Probe implements supervisor.Launcher. Of what the probe writes only the end of stderr is kept; nothing is passed on,
 // since probes are many.
-func (l *Launcher) Probe(n int, c supervisor.Command, argv []string, protect bool) (supervisor.Child, error) {
-	ch, err := l.help(n, c, argv, protect, output.Auto, l.nowhere)
+func (l *Launcher) Probe(id supervisor.ID, c supervisor.Command, argv []string, protect bool) (supervisor.Child, error) {
+	ch, err := l.help(id, c, argv, protect, output.Auto, l.nowhere)
 	if err != nil {
 		return nil, err
 	}
@@ -42,12 +42,12 @@ func (l *Launcher) Probe(n int, c supervisor.Command, argv []string, protect boo
 }
 
 // help starts a helper that writes to a destination.
-func (l *Launcher) help(n int, c supervisor.Command, argv []string, protect bool, mode output.Mode, to *output.Destination) (*child, error) {
-	env := l.environ(n, c, nil)
-	ch := &child{l: l, generation: n}
+func (l *Launcher) help(id supervisor.ID, c supervisor.Command, argv []string, protect bool, mode output.Mode, to *output.Destination) (*child, error) {
+	env := l.environ(id, c, nil)
+	ch := &child{l: l, generation: id.Generation}
 	var err error
 	ch.streams, err = output.Start(mode, output.Options{
-		Name: l.cfg.Name, Generation: n, Stdout: to, Stderr: to, KeepStderr: true, OnLoss: l.warnOfLoss,
+		Name: l.cfg.Name, Generation: id.Generation, Stdout: to, Stderr: to, KeepStderr: true, OnLoss: l.warnOfLoss,
 	})
 	if err != nil {
 		return nil, err

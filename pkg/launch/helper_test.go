@@ -16,9 +16,9 @@ import (
 )
 
 // helper starts a shell as a check or a probe of generation n.
-func (b *bench) helper(start func(int, supervisor.Command, []string, bool) (supervisor.Child, error), n int, c supervisor.Command, script string) *child {
+func (b *bench) helper(start func(supervisor.ID, supervisor.Command, []string, bool) (supervisor.Child, error), n int, c supervisor.Command, script string) *child {
 	b.t.Helper()
-	helper, err := start(n, c, []string{"sh", "-c", script}, false)
+	helper, err := start(supervisor.ID{Generation: n, Slot: 10 + n}, c, []string{"sh", "-c", script}, false)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -53,9 +53,9 @@ func TestHelperEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, start := range map[string]func(int, supervisor.Command, []string, bool) (supervisor.Child, error){"check": b.Check, "probe": b.Probe} {
+	for name, start := range map[string]func(supervisor.ID, supervisor.Command, []string, bool) (supervisor.Child, error){"check": b.Check, "probe": b.Probe} {
 		got := b.words(b.helper(start, 7, supervisor.Command{Dir: dir, Env: []string{"A-", "B=2"}}, `(pwd; env; ls -l /proc/$$/fd | grep -c socket:) >&2`))
-		for _, want := range []string{dir, "CRANK_NAME=web", "CRANK_GENERATION=7", "CRANK_CTL=/run/crank/web.ctl", "B=2", "0"} {
+		for _, want := range []string{dir, "CRANK_NAME=web", "CRANK_GENERATION=7", "CRANK_SLOT=17", "CRANK_CTL=/run/crank/web.ctl", "B=2", "0"} {
 			if !slices.Contains(got, want) {
 				t.Errorf("%s: no %s in %q", name, want, got)
 			}
@@ -94,8 +94,8 @@ func TestHelperOutput(t *testing.T) {
 func TestHelperCannotStart(t *testing.T) {
 	b := newBench(t, nil)
 	for _, argv := range [][]string{{"/no/such/program"}, {"no-such-program"}} {
-		err := b.failure(b.Check(1, supervisor.Command{}, argv, false))
-		err2 := b.failure(b.Probe(1, supervisor.Command{}, argv, false))
+		err := b.failure(b.Check(supervisor.ID{Generation: 1}, supervisor.Command{}, argv, false))
+		err2 := b.failure(b.Probe(supervisor.ID{Generation: 1}, supervisor.Command{}, argv, false))
 		if !errors.Is(err, os.ErrNotExist) || !errors.Is(err2, os.ErrNotExist) {
 			t.Errorf("%s: %v, %v", argv[0], err, err2)
 		}

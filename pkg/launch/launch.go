@@ -141,7 +141,8 @@ type child struct {
 }
 
 // Launch implements supervisor.Launcher.
-func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor.Child, error) {
+func (l *Launcher) Launch(id supervisor.ID, c supervisor.Command, protect bool) (supervisor.Child, error) {
+	n := id.Generation
 	if protect && l.cfg.WarnOfMemory {
 		if err := l.Room(); err != nil {
 			logging.Warn(l.cfg.Log, "no memory for a second generation", "generation", n, "cause", err.Error())
@@ -161,7 +162,7 @@ func (l *Launcher) Launch(n int, c supervisor.Command, protect bool) (supervisor
 		ch.streams.Close(0)
 		return nil, err
 	}
-	if err := ch.start(c, protect); err != nil {
+	if err := ch.start(id, c, protect); err != nil {
 		ch.streams.Close(0)
 		ch.receiver.Close()
 		return nil, err
@@ -195,10 +196,10 @@ func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 }
 
 // start forks.
-func (ch *child) start(c supervisor.Command, protect bool) error {
+func (ch *child) start(id supervisor.ID, c supervisor.Command, protect bool) error {
 	l := ch.l
 	alone := l.livesAlone(ch.generation)
-	env := l.environ(ch.generation, c, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
+	env := l.environ(id, c, &notifyAt{fd: 3 + len(l.sockets.Sockets()), address: ch.receiver.Address()})
 	spec := proc.Spec{
 		Path: c.Argv[0], Search: execvp.Path(env), Argv: c.Argv, Env: env, Dir: l.dir(c), Files: ch.files(l.stdin(ch.generation, alone)),
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,

@@ -128,7 +128,7 @@ func (b *bench) shell(n int, script string, env ...string) (*child, *lines) {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { f.Close() })
-	c, err := b.Launch(n, supervisor.Command{Argv: []string{"sh", "-c", script}, Env: append(env, "OUT="+out)}, n > 1)
+	c, err := b.Launch(supervisor.ID{Generation: n, Slot: 10 + n}, supervisor.Command{Argv: []string{"sh", "-c", script}, Env: append(env, "OUT="+out)}, n > 1)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -200,9 +200,9 @@ func TestEnvironment(t *testing.T) {
 		c.Ctl = "/run/crank/web.ctl"
 		c.Settings = []string{"CRANK_BIND", "CRANK_NAME", "CRANK_CTL"}
 		c.Environ = append(c.Environ, "LISTEN_FDS=9", "LISTEN_PID=1", "LISTEN_PIDFDID=4", "NOTIFY_SOCKET=/somebody", "WATCHDOG_USEC=5",
-			"WATCHDOG_PID=6", "CRANK_BIND=:80", "CRANK_NAME=outer", "CRANK_SERVICE_HOST=10.0.0.1", "LISTEN_ADDR=:80", "NOTIFY_EMAIL=x", "A=1", "B=2")
+			"WATCHDOG_PID=6", "CRANK_BIND=:80", "CRANK_NAME=outer", "CRANK_SLOT=9", "CRANK_SERVICE_HOST=10.0.0.1", "LISTEN_ADDR=:80", "NOTIFY_EMAIL=x", "A=1", "B=2")
 	}, "http=127.0.0.1:0", "tcp4://127.0.0.1:0")
-	ch, out := b.shell(7, `env > "$OUT"; echo . > "$OUT"; read forever`, "A-", "B=3", "LISTEN_FDS=mine")
+	ch, out := b.shell(7, `env > "$OUT"; echo . > "$OUT"; read forever`, "A-", "B=3", "LISTEN_FDS=mine", "CRANK_SLOT=mine")
 	got := map[string]string{}
 	for _, line := range out.until() {
 		key, value, _ := strings.Cut(line, "=")
@@ -213,7 +213,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	for key, want := range map[string]string{
 		"LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:unknown", "LISTEN_PID": strconv.Itoa(ch.PID()), "NOTIFY_FD": "5",
-		"NOTIFY_SOCKET": ch.receiver.Address(), "CRANK_NAME": "web", "CRANK_GENERATION": "7", "CRANK_CTL": "/run/crank/web.ctl",
+		"NOTIFY_SOCKET": ch.receiver.Address(), "CRANK_NAME": "web", "CRANK_GENERATION": "7", "CRANK_SLOT": "17", "CRANK_CTL": "/run/crank/web.ctl",
 		"CRANK_SERVICE_HOST": "10.0.0.1", "LISTEN_ADDR": ":80", "NOTIFY_EMAIL": "x", "B": "3",
 	} {
 		if got[key] != want {
@@ -421,7 +421,7 @@ func TestLaunchFails(t *testing.T) {
 	count := func() int { e, _ := os.ReadDir("/proc/self/fd"); return len(e) }
 	before := count()
 	for range 20 {
-		if err := b.failure(b.Launch(1, supervisor.Command{Argv: []string{"/no/such/program"}}, false)); !errors.Is(err, os.ErrNotExist) {
+		if err := b.failure(b.Launch(supervisor.ID{Generation: 1}, supervisor.Command{Argv: []string{"/no/such/program"}}, false)); !errors.Is(err, os.ErrNotExist) {
 			t.Fatalf("got %v", err)
 		}
 		b.closing.Wait()
@@ -470,9 +470,13 @@ func TestExecHangs(t *testing.T) {
 	}
 	command := supervisor.Command{Argv: []string{script}}
 	for name, start := range map[string]func() (supervisor.Child, error){
-		"the app": func() (supervisor.Child, error) { return b.Launch(1, command, false) },
-		"a check": func() (supervisor.Child, error) { return b.Check(1, command, command.Argv, false) },
-		"a probe": func() (supervisor.Child, error) { return b.Probe(1, command, command.Argv, false) },
+		"the app": func() (supervisor.Child, error) { return b.Launch(supervisor.ID{Generation: 1}, command, false) },
+		"a check": func() (supervisor.Child, error) {
+			return b.Check(supervisor.ID{Generation: 1}, command, command.Argv, false)
+		},
+		"a probe": func() (supervisor.Child, error) {
+			return b.Probe(supervisor.ID{Generation: 1}, command, command.Argv, false)
+		},
 	} {
 		c, err := start()
 		if err != nil {
@@ -502,9 +506,9 @@ func TestRedactedErrors(t *testing.T) {
 	})
 	for _, program := range []string{"hunter2", "/no/hunter2", "/dev/null/hunter2", "/proc/self/../hunter2"} {
 		command := supervisor.Command{Argv: []string{program}}
-		err := b.failure(b.Launch(1, command, false))
-		checkErr := b.failure(b.Check(1, command, command.Argv, false))
-		probeErr := b.failure(b.Probe(1, command, command.Argv, false))
+		err := b.failure(b.Launch(supervisor.ID{Generation: 1}, command, false))
+		checkErr := b.failure(b.Check(supervisor.ID{Generation: 1}, command, command.Argv, false))
+		probeErr := b.failure(b.Probe(supervisor.ID{Generation: 1}, command, command.Argv, false))
 		for _, err := range []error{err, checkErr, probeErr} {
 			if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "***") {
 				t.Errorf("%s: %v", program, err)

@@ -17,7 +17,7 @@ func TestFailedUnexecuted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		launched, err := b.Launch(1, supervisor.Command{Argv: []string{program}}, false)
+		launched, err := b.Launch(supervisor.ID{Generation: 1}, supervisor.Command{Argv: []string{program}}, false)
 		if err != nil {
 			t.Fatal(err)
 		}

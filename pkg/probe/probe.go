@@ -19,14 +19,20 @@ import (
 )
 
 // Target is what is asked: http://HOST:PORT/PATH, which has to answer with 2xx or 3xx (a redirect is not followed), or
-// tcp://HOST:PORT, which has to take a connection. In either, {generation} and {pid} stand for the candidate's own.
+// tcp://HOST:PORT, which has to take a connection. In either, {slot}, {generation} and {pid} stand for the candidate's own.
 type Target struct{ text string }
 
-// Parse reads a Target. The error says what is wrong with it.
+// candidate is the generation that is asked.
+type candidate struct{ generation, slot, pid int }
+
+// first has the lowest numbers that a candidate can have: what is not an address with them never becomes one, as larger numbers only make
+// the port larger.
+var first = candidate{generation: 1, slot: 0, pid: 1}
+
+// Parse reads a Target. The error says what is wrong with it, for the first candidate and so for all.
 func Parse(text string) (Target, error) {
 	t := Target{text}
-	// Numbers that are valid as a port, and as a part of an address.
-	if _, err := t.url(1, 1); err != nil {
+	if _, err := t.url(first); err != nil {
 		return Target{}, fmt.Errorf("invalid address %q: %w", text, err)
 	}
 	return t, nil
@@ -36,9 +42,9 @@ func Parse(text string) (Target, error) {
 func (t Target) String() string { return t.text }
 
 // url returns the address of one generation.
-func (t Target) url(generation, pid int) (*url.URL, error) {
-	text := strings.NewReplacer("{generation}", strconv.Itoa(generation), "{pid}", strconv.Itoa(pid)).Replace(t.text)
-	u, err := url.Parse(text)
+func (t Target) url(c candidate) (*url.URL, error) {
+	numbers := strings.NewReplacer("{slot}", strconv.Itoa(c.slot), "{generation}", strconv.Itoa(c.generation), "{pid}", strconv.Itoa(c.pid))
+	u, err := url.Parse(numbers.Replace(t.text))
 	if err != nil {
 		if wrapped, ok := errors.AsType[*url.Error](err); ok {
 			err = wrapped.Err
@@ -54,6 +60,8 @@ func (t Target) url(generation, pid int) (*url.URL, error) {
 		return nil, errors.New("want http://HOST:PORT/PATH or tcp://HOST:PORT")
 	case u.Hostname() == "":
 		return nil, errors.New("want a host, such as 127.0.0.1")
+	case wrongIP(u.Hostname()):
+		return nil, fmt.Errorf("want an address, not %q", u.Hostname())
 	case err != nil || port == 0:
 		return nil, fmt.Errorf("want a port from 1 to 65535, not %q", u.Port())
 	case u.User != nil, u.Fragment != "":
@@ -64,15 +72,21 @@ func (t Target) url(generation, pid int) (*url.URL, error) {
 	return u, nil
 }
 
+// wrongIP reports whether host looks like an IP address and is none: it would be looked up as a name, in vain.
+func wrongIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err != nil && (strings.Trim(host, "0123456789.") == "" || strings.ContainsRune(host, ':'))
+}
+
 // Shares reports whether the target may be answered on a socket that is bound to addr: the port is the same, and so is
-// the host, or either is a wildcard. A port with {generation} or {pid} in it is not known yet: false.
+// the host, or either is a wildcard. A port with {slot}, {generation} or {pid} in it is not known yet: false.
 func (t Target) Shares(addr netip.AddrPort) bool {
 	_, authority, _ := strings.Cut(t.text, "://")
 	if end := strings.IndexAny(authority, "/?"); end >= 0 {
 		authority = authority[:end]
 	}
 	port := authority[strings.LastIndexByte(authority, ':')+1:]
-	u, err := t.url(1, 1)
+	u, err := t.url(first)
 	if err != nil || strings.ContainsRune(port, '{') || u.Port() != strconv.Itoa(int(addr.Port())) {
 		return false
 	}
@@ -118,21 +132,27 @@ const (
 )
 
 // Probe implements supervisor.Prober.
-func (p *Prober) Probe(generation, pid int, done func(error)) (cancel func()) {
+func (p *Prober) Probe(generation, slot, pid int, done func(final bool, err error)) (cancel func()) {
 	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
 	go func() { // ends with ctx at the latest, and when done has returned
 		defer cancel()
-		done(p.probe(ctx, generation, pid))
+		done(p.probe(ctx, candidate{generation, slot, pid}))
 	}()
 	return cancel
 }
 
-// probe asks once. The error begins with what was asked.
-func (p *Prober) probe(ctx context.Context, generation, pid int) error {
-	u, err := p.target.url(generation, pid)
+// probe asks once. The error begins with what was asked. final: the candidate's numbers make no address.
+func (p *Prober) probe(ctx context.Context, c candidate) (final bool, err error) {
+	u, err := p.target.url(c)
 	if err != nil {
-		return fmt.Errorf("%s for generation %d, pid %d: %w", p.target, generation, pid, err)
+		return true, fmt.Errorf("-ready %s is not valid for generation %d, slot %d, pid %d: %w: use {slot}, which is small and used again, "+
+			"or a lower number", p.target, c.generation, c.slot, c.pid, err)
 	}
+	return false, p.ask(ctx, u, c)
+}
+
+// ask asks at an address.
+func (p *Prober) ask(ctx context.Context, u *url.URL, c candidate) error {
 	what, ask := u.String(), p.connect
 	if u.Scheme == "http" {
 		what, ask = "GET "+what, p.get
@@ -140,7 +160,7 @@ func (p *Prober) probe(ctx context.Context, generation, pid int) error {
 	answered, err := ask(ctx, u)
 	if err != nil {
 		err = p.plain(err)
-	} else if err = p.verify(answered, generation, pid); err == nil {
+	} else if err = p.verify(answered, c.generation, c.pid); err == nil {
 		return nil
 	}
 	if wrong, ok := errors.AsType[wrongAnswer](err); ok {

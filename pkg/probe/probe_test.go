@@ -126,6 +126,9 @@ func (p processes) Members(generation int) (pids []int) {
 	return pids
 }
 
+// slot is that of all candidates here.
+const slot = 2
+
 // ask probes once.
 func ask(t *testing.T, target string, timeout time.Duration, p Processes, generation, pid int) string {
 	t.Helper()
@@ -134,7 +137,7 @@ func ask(t *testing.T, target string, timeout time.Duration, p Processes, genera
 		t.Fatal(err)
 	}
 	result := make(chan error, 1)
-	New(parsed, timeout, p).Probe(generation, pid, func(err error) { result <- err })
+	New(parsed, timeout, p).Probe(generation, slot, pid, func(_ bool, err error) { result <- err })
 	select {
 	case err := <-result:
 		if err != nil {
@@ -177,10 +180,36 @@ func TestAnswers(t *testing.T) {
 func TestPlaceholders(t *testing.T) {
 	pid, addr := startApp(t, "tcp4://127.0.0.3:0")
 	who := processes{pid: 3}
-	target := fmt.Sprintf("http://127.0.0.{generation}:%d/4{generation}3?{pid}", addr.Port())
-	want(t, ask(t, target, patience, who, 3, pid), fmt.Sprintf("GET http://%v/433?%d answered 433", addr, pid))
+	target := fmt.Sprintf("http://127.0.0.{generation}:%d/4{generation}3?{pid}&{slot}", addr.Port())
+	want(t, ask(t, target, patience, who, 3, pid), fmt.Sprintf("GET http://%v/433?%d&2 answered 433", addr, pid))
 	want(t, ask(t, "tcp://127.0.0.{generation}:"+strconv.Itoa(int(addr.Port())), patience, who, 3, pid), "ready")
-	want(t, ask(t, "tcp://127.0.0.1:{pid}", patience, who, 3, 70000), `tcp://127.0.0.1:{pid} for generation 3, pid 70000: want a port from 1 to 65535, not "70000"`)
+	pid, addr = startApp(t, "tcp4://127.0.0.2:0")
+	want(t, ask(t, "tcp://127.0.0.{slot}:"+strconv.Itoa(int(addr.Port())), patience, processes{pid: 3}, 3, pid), "ready")
+}
+
+// TestNeverAnAddress: a candidate whose numbers make no address cannot be asked at any time.
+func TestNeverAnAddress(t *testing.T) {
+	for target, why := range map[string]string{
+		"tcp://127.0.0.1:{pid}":             `want a port from 1 to 65535, not "70000"`,
+		"http://127.0.0.1:{pid}/":           `want a port from 1 to 65535, not "70000"`,
+		"http://127.0.0.1:810{generation}/": `want a port from 1 to 65535, not "810300"`,
+		"http://127.0.0.{generation}:80/":   `want an address, not "127.0.0.300"`,
+		"tcp://[fe80::{pid}]:80":            "*",
+	} {
+		parsed, err := Parse(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		result := make(chan error, 1)
+		New(parsed, patience, processes{}).Probe(300, slot, 70000, func(final bool, err error) {
+			if !final {
+				t.Errorf("%s: %v is not final", target, err)
+			}
+			result <- err
+		})
+		want(t, (<-result).Error(), "-ready "+target+" is not valid for generation 300, slot 2, pid 70000: "+why+
+			": use {slot}, which is small and used again, or a lower number")
+	}
 }
 
 func TestNobodyAnswers(t *testing.T) {
@@ -289,7 +318,7 @@ func TestCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	result := make(chan error, 1)
-	cancel := New(target, patience, processes{pid: 1}).Probe(1, pid, func(err error) { result <- err })
+	cancel := New(target, patience, processes{pid: 1}).Probe(1, 0, pid, func(_ bool, err error) { result <- err })
 	cancel()
 	if err := <-result; err == nil {
 		t.Error("a probe that was cancelled has succeeded")
@@ -362,6 +391,19 @@ func TestParse(t *testing.T) {
 		"tcp://[fe80::1%25lo]:80":                 "",
 		"http://127.0.0.1:/x":                     "",
 		"http://127.0.0.{generation}:80/?{pid}=1": "",
+		"http://127.0.0.1:810{slot}/{slot}":       "",
+		"http://127.0.0.1:6553{generation}/":      "", // up to generation 5
+		"http://127.0.0.1:6553{generation}0/":     "not \"655310\"",
+		"http://127.0.0.1:9999{generation}/":      "not \"99991\"",
+		"http://127.0.0.1:9999{pid}/":             "not \"99991\"",
+		"tcp://127.0.0.1:99990{slot}":             "not \"999900\"",
+		"tcp://127.0.0.1:{slot}":                  "not \"0\"", // the first candidate's
+		"tcp://127.0.0.1:-{slot}":                 "invalid port",
+		"tcp://127.0.0.1:80{slots}":               "invalid port",
+		"tcp://127.0.0.256:80":                    "not \"127.0.0.256\"",
+		"tcp://127.0.0.256{slot}:80":              "not \"127.0.0.2560\"",
+		"tcp://127.0.{slot}:80":                   "not \"127.0.0\"",
+		"tcp://app-{slot}.example:80":             "",
 	} {
 		target, err := Parse(text)
 		if (err == nil) != (bad == "") || err != nil && !strings.Contains(err.Error(), bad) {
@@ -395,6 +437,7 @@ func TestShares(t *testing.T) {
 		{"http://127.0.0.1", "127.0.0.1:80", true},
 		{"http://127.0.0.1?a={pid}", "127.0.0.1:80", true},
 		{"http://127.0.0.1:808{generation}/", "127.0.0.1:8081", false}, // found when it is asked
+		{"http://127.0.0.1:808{slot}/", "127.0.0.1:8080", false},       // likewise
 		{"http://127.0.0.{generation}:8080/", "0.0.0.0:8080", true},
 	} {
 		target, err := Parse(c.target)

@@ -100,6 +100,18 @@ var cells = map[string]string{
 	"probe bad/delay":     "1 ready; probes 1; not ready",
 	"probe bad/shutdown":  "1 stopping; probes 1",
 
+	"probe never/idle":      "none",
+	"probe never/startup":   "1 stopping; 1 gets TERM",
+	"probe never/first":     "1 stopping; 1 gets TERM; 1 failed: no port",
+	"probe never/next":      "1 ready, 2 stopping; 2 gets TERM; 2 failed: no port",
+	"probe never/executing": "1 ready, 2 executing",
+	"probe never/checking":  "1 ready, 2 checking",
+	"probe never/settling":  "1 ready, 2 settling",
+	"probe never/ready":     "1 ready",
+	"probe never/leaving":   "1 stopping, 2 ready",
+	"probe never/delay":     "1 ready; not ready",
+	"probe never/shutdown":  "1 stopping",
+
 	"probe limit/idle":      "none",
 	"probe limit/startup":   "1 starting; 1 gets probe group KILL",
 	"probe limit/first":     "1 starting; 1 gets probe group KILL",

@@ -18,6 +18,8 @@
 // Where one serves already, both serve for a while, since some servers say that they are ready and fail right after.
 // Then the candidate is current, the old one gets the stop signal, and the command is saved. Where none serves there is
 // nobody to protect, and READY makes it current at once.
+// Each generation also has a slot, the lowest number from 0 that no other one has, from its check on and until the last of its
+// processes is gone: for ports and files that two generations cannot share, and that a growing number would use up.
 // A candidate that fails in any way gets TERM and a few seconds; whoever asked for it is told at that moment
 // and it is not tried again.
 //
@@ -59,6 +61,7 @@
 //	READY         | counted | current | current | settle  | counted   | counted  | counted  | counted   | counted | counted   | counted
 //	probe good    | -       | current | current | settle  | -         | -        | -        | -         | -       | -         | -
 //	probe bad     | -       | again   | again   | again   | -         | -        | -        | -         | -       | -         | -
+//	probe never   | -       | end     | fail    | fail    | -         | -        | -        | -         | -       | -         | -
 //	probe limit   | -       | kill it | kill it | kill it | -         | -        | -        | -         | -       | -         | -
 //	alive over    | -       | current | current | settle  | -         | -        | -        | -         | -       | -         | -
 //	failed        | counted | end     | fail    | fail    | counted   | fail     | fail     | status    | status  | status    | status
@@ -102,7 +105,7 @@
 //     start or to go back to, or if -max-draining generations that served are still leaving: -force kills the
 //     oldest of them instead.
 //   - "READY" is the message, with nothing else to make a candidate ready. "probe good", "probe bad": the result of the
-//     newest probe; "probe limit": a program that probes has not ended in time; "alive over": the time that a candidate
+//     newest probe; "probe never": the candidate's numbers make no address that could be asked; "probe limit": a program that probes has not ended in time; "alive over": the time that a candidate
 //     has to be alive. In these rows the message would only be counted.
 //   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for the signals of -stop-on, and for a hang-up of the terminal;
 //     "USR1" for all other signals but HUP, also for INT and QUIT where -stop-on does not have them.

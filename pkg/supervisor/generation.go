@@ -37,6 +37,7 @@ var legal = map[State][]State{
 // generation is one run of the app. Only Run's goroutine touches it.
 type generation struct {
 	n        int
+	slot     int
 	cmd      Command
 	child    Child // nil where no process could be started
 	pid      int
@@ -87,6 +88,8 @@ type swap struct {
 	// accepted answers the request; nil: it was answered, or there was none.
 	accepted func(n, pid int)
 }
+
+func (g *generation) id() ID { return ID{g.n, g.slot} }
 
 // live reports whether its main process runs.
 func (g *generation) live() bool { return g != nil && g.child != nil && g.exit == nil }
@@ -168,7 +171,7 @@ func (s *Supervisor) verbosity(g *generation) int {
 // snapshot returns g as others see it.
 func (g *generation) snapshot() GenerationStatus {
 	return GenerationStatus{
-		Generation: g.n, PID: g.pid, State: g.state, Started: g.started, ReadyAt: g.readyAt, Since: g.since,
+		Generation: g.n, Slot: g.slot, PID: g.pid, State: g.state, Started: g.started, ReadyAt: g.readyAt, Since: g.since,
 		Deadline: g.deadline, Text: g.status(), Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
 		Reloading: g.reload.active, Missed: g.watchdog.missed,
 	}

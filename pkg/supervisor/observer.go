@@ -29,7 +29,7 @@ type Observer interface {
 var (
 	Triggers   = []Trigger{TriggerStart, TriggerHUP, TriggerRun, TriggerReload, TriggerRollback, TriggerRestart}
 	Results    = []string{ResultOK, ResultFailed, ResultRefused}
-	Reasons    = []string{reasonExec, reasonExit, reasonSignal, reasonTimeout, reasonReported, reasonSettle, reasonCheck, reasonReplaced, reasonShutdown}
+	Reasons    = []string{reasonExec, reasonExit, reasonSignal, reasonTimeout, reasonReported, reasonSettle, reasonCheck, reasonProbe, reasonReplaced, reasonShutdown}
 	States     = []State{Starting, Settling, Ready, Stopping}
 	ExitCauses = []string{"exit", "signal", "killed"} // killed: by crank, as in KillPhases
 	KillPhases = []string{phaseStart, phaseDrain, phaseForce, phaseShutdown}
@@ -66,6 +66,7 @@ const (
 	reasonReported = "reported" // it said so itself
 	reasonSettle   = "settle"   // it ended while it settled
 	reasonCheck    = "check"    // -check did not exit 0
+	reasonProbe    = "probe"    // the address of its probe can never be asked
 	reasonReplaced = "replaced" // somebody wanted another one instead
 	reasonShutdown = "shutdown" // crank ends
 	reasonAborted  = "aborted"  // somebody wanted none

@@ -18,7 +18,7 @@ import (
 type Readiness struct {
 	None  bool          // its exec succeeded
 	Alive time.Duration // it has run for so long; the start limit has no meaning then
-	Exec  []string      // this program exits 0; {generation} and {pid} are replaced in its words
+	Exec  []string      // this program exits 0; {slot}, {generation} and {pid} are replaced in its words
 	// Of the probes: a new one begins so long after the last one began, or when that has ended; and how long one
 	// may take. Both are more than 0.
 	Interval, Timeout time.Duration
@@ -26,10 +26,10 @@ type Readiness struct {
 
 // Prober asks a candidate over the network whether it is ready.
 type Prober interface {
-	// Probe asks generation n, whose main process is pid, and returns at once. It calls done once, from another
-	// goroutine, with nil or with what was wrong, after at most Readiness.Timeout. cancel ends it early; done is
-	// called then too.
-	Probe(n, pid int, done func(error)) (cancel func())
+	// Probe asks a generation, whose main process is pid, and returns immediately. It calls done once, from another
+	// goroutine, with nil or with what was wrong, after at most Readiness.Timeout. final: no later probe can succeed, and the candidate
+	// has failed. cancel ends the probe early; done is called then too.
+	Probe(generation, slot, pid int, done func(final bool, err error)) (cancel func())
 }
 
 // probing is one probe of a candidate that is under way, or the process of one that was killed.
@@ -47,12 +47,13 @@ type probing struct {
 type probed struct {
 	p     *probing
 	err   error // nil: the candidate is ready
+	final bool  // the error is: the candidate never will be
 	words Tail  // what the process wrote to stderr
 }
 
 // check starts the check of a candidate, the first gate: the app is launched when it has exited with 0.
 func (s *Supervisor) check(g *generation) {
-	child, err := s.launcher.Check(g.n, g.cmd, s.cfg.Check, s.current != nil)
+	child, err := s.launcher.Check(g.id(), g.cmd, s.cfg.Check, s.current != nil)
 	if err != nil {
 		s.neverRan(g, reasonCheck, "check: "+err.Error(), err)
 		return
@@ -63,7 +64,7 @@ func (s *Supervisor) check(g *generation) {
 
 // launch starts the app of a candidate.
 func (s *Supervisor) launch(g *generation) {
-	child, err := s.launcher.Launch(g.n, g.cmd, s.current != nil)
+	child, err := s.launcher.Launch(g.id(), g.cmd, s.current != nil)
 	if err != nil {
 		s.neverRan(g, reasonExec, err.Error(), err)
 		return
@@ -187,10 +188,10 @@ func (s *Supervisor) probe(g *generation) {
 	p := &probing{g: g, began: time.Now()}
 	g.probe = p
 	if s.cfg.Ready.Exec == nil {
-		p.cancel = s.prober.Probe(g.n, g.pid, func(err error) { s.sendProbed(probed{p: p, err: err}) })
+		p.cancel = s.prober.Probe(g.n, g.slot, g.pid, func(final bool, err error) { s.sendProbed(probed{p: p, err: err, final: final}) })
 		return
 	}
-	child, err := s.launcher.Probe(g.n, g.cmd, g.replaced(s.cfg.Ready.Exec), s.current != nil)
+	child, err := s.launcher.Probe(g.id(), g.cmd, g.replaced(s.cfg.Ready.Exec), s.current != nil)
 	if err != nil {
 		s.onProbed(probed{p: p, err: err})
 		return
@@ -199,9 +200,9 @@ func (s *Supervisor) probe(g *generation) {
 	s.probes = append(s.probes, p)
 }
 
-// replaced returns the words with {generation} and {pid} in them replaced.
+// replaced returns the words with {slot}, {generation} and {pid} in them replaced.
 func (g *generation) replaced(words []string) []string {
-	r := strings.NewReplacer("{generation}", strconv.Itoa(g.n), "{pid}", strconv.Itoa(g.pid))
+	r := strings.NewReplacer("{slot}", strconv.Itoa(g.slot), "{generation}", strconv.Itoa(g.n), "{pid}", strconv.Itoa(g.pid))
 	all := make([]string, len(words))
 	for i, word := range words {
 		all[i] = r.Replace(word)
@@ -224,8 +225,12 @@ func (s *Supervisor) onProbed(r probed) {
 		return
 	}
 	g.probe = nil
-	if r.err == nil {
+	switch {
+	case r.err == nil:
 		s.becameReady(g)
+		return
+	case r.final:
+		s.failCandidate(reasonProbe, r.err.Error())
 		return
 	}
 	g.probeSaid, g.probeWords = r.err.Error(), r.words.Lines
@@ -285,7 +290,7 @@ func (s *Supervisor) probeEnded(e proc.Exit) bool {
 	default:
 		go func() { // ends with the loop at the latest
 			words := p.child.Tail()
-			s.sendProbed(probed{p, s.probeError(p, e, words), words})
+			s.sendProbed(probed{p: p, err: s.probeError(p, e, words), words: words})
 		}()
 	}
 	return true

@@ -44,6 +44,7 @@ type Status struct {
 // GenerationStatus is one generation in a Status.
 type GenerationStatus struct {
 	Generation int
+	Slot       int
 	PID        int
 	State      State
 	Started    time.Time

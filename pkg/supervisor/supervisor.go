@@ -11,16 +11,22 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
+// ID says which generation a process is for.
+type ID struct {
+	Generation int // from 1, never used again
+	Slot       int // the lowest number from 0 that no other living generation has: used again when this one and its leftover processes are gone
+}
+
 // Launcher makes and knows processes. Its methods are called by Run's goroutine alone.
 type Launcher interface {
-	// Launch starts generation n. It returns when its process exists, or with the reason why it does not. Whether the process executes the
+	// Launch starts a generation. It returns when its process exists, or with the reason why it does not. Whether the process executes the
 	// program is known later, after Children delivers: from Child.Executed, or from the Failed of its end, which Reap returns.
 	// protect is true where a generation serves that must not suffer from this one.
-	Launch(n int, c Command, protect bool) (Child, error)
-	// Check starts argv, which has to exit 0 before generation n is launched. It counts as that generation's process.
-	Check(n int, c Command, argv []string, protect bool) (Child, error)
-	// Probe starts argv, whose exit says whether generation n is ready. Others does not count it.
-	Probe(n int, c Command, argv []string, protect bool) (Child, error)
+	Launch(id ID, c Command, protect bool) (Child, error)
+	// Check starts argv, which has to exit 0 before the generation is launched. It counts as that generation's process.
+	Check(id ID, c Command, argv []string, protect bool) (Child, error)
+	// Probe starts argv, whose exit says whether the generation is ready. Others does not count it.
+	Probe(id ID, c Command, argv []string, protect bool) (Child, error)
 	// Reap takes the status of every process that has ended. none: there are no children left. It is called when Children delivers, and
 	// at each tick.
 	Reap() (exits []proc.Exit, none bool)
@@ -383,3 +389,13 @@ func (s *Supervisor) generations() []*generation {
 }
 
 func byNumber(a, b *generation) int { return a.n - b.n }
+
+// freeSlot returns the lowest number from 0 that no living generation has.
+func (s *Supervisor) freeSlot() int {
+	all := s.generations()
+	for slot := 0; ; slot++ {
+		if !slices.ContainsFunc(all, func(g *generation) bool { return g.slot == slot }) {
+			return slot
+		}
+	}
+}

@@ -240,7 +240,7 @@ func (s *Supervisor) begin(cmd Command, sw *swap) {
 	}
 	s.restart.at = time.Time{}
 	sw.seq = s.history.last() + int64(len(s.pending))
-	g := &generation{n: s.last, cmd: cmd, trigger: sw.trigger, asker: sw.asker, swap: sw, swapID: sw.id, started: time.Now()}
+	g := &generation{n: s.last, slot: s.freeSlot(), cmd: cmd, trigger: sw.trigger, asker: sw.asker, swap: sw, swapID: sw.id, started: time.Now()}
 	s.newest = g
 
 	if s.cfg.Check != nil {

@@ -124,6 +124,10 @@ var events = []event{
 		w.pass(probes.Interval)
 		return "probes " + strconv.Itoa(w.prober.times(subject))
 	}},
+	{"probe never", Config{Ready: probes}, func(w *world, subject int) string {
+		w.probeEnds(subject, errFinal)
+		return ""
+	}},
 	{"probe limit", Config{Ready: Readiness{Exec: []string{"/probe"}, Interval: long, Timeout: time.Second}}, passes(time.Second)},
 	{"alive over", Config{Ready: Readiness{Alive: time.Second}}, passes(time.Second)},
 	{"failed", Config{}, says(notify.Message{Failed: "no database"})},

@@ -161,6 +161,16 @@ func (w *world) check() {
 	if (st.Current != 0) != (current == 1) || (st.Candidate != 0) != (candidates == 1) {
 		w.t.Errorf("Status names current %d and candidate %d: %s", st.Current, st.Candidate, w.states())
 	}
+	slots := map[int]bool{}
+	for _, g := range st.Generations {
+		if slots[g.Slot] {
+			w.t.Errorf("two generations have slot %d: %s", g.Slot, w.states())
+		}
+		slots[g.Slot] = true
+		if c := w.kernel.child(g.Generation); c != nil && c.slot != g.Slot {
+			w.t.Errorf("generation %d has slot %d, its process was told %d", g.Generation, g.Slot, c.slot)
+		}
+	}
 	if !slices.IsSortedFunc(st.Generations, func(a, b GenerationStatus) int { return a.Generation - b.Generation }) {
 		w.t.Errorf("not in order: %s", w.states())
 	}
@@ -448,7 +458,7 @@ type kernel struct {
 
 func newKernel() *kernel { return &kernel{ended: make(chan struct{}, 1)} }
 
-func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
+func (k *kernel) Launch(id ID, c Command, protect bool) (Child, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if d := k.takes; d > 0 {
@@ -460,7 +470,7 @@ func (k *kernel) Launch(n int, c Command, protect bool) (Child, error) {
 		k.mu.Lock()
 		k.frozen = time.Time{}
 	}
-	return k.fork(&child{kernel: k, n: n, pid: 1000 + n, command: c, protect: protect})
+	return k.fork(&child{kernel: k, n: id.Generation, slot: id.Slot, pid: 1000 + id.Generation, command: c, protect: protect})
 }
 
 // fork creates the main process of a generation. Its exec is over immediately, unless it hangs. mu is held.
@@ -496,16 +506,16 @@ func (k *kernel) execOver(n int, err error) {
 	}
 }
 
-func (k *kernel) Check(n int, c Command, argv []string, protect bool) (Child, error) {
+func (k *kernel) Check(id ID, c Command, argv []string, protect bool) (Child, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.fork(&child{kernel: k, n: n, pid: 2000 + n, command: c, protect: protect, kind: "check ", argv: argv})
+	return k.fork(&child{kernel: k, n: id.Generation, slot: id.Slot, pid: 2000 + id.Generation, command: c, protect: protect, kind: "check ", argv: argv})
 }
 
-func (k *kernel) Probe(n int, c Command, argv []string, protect bool) (Child, error) {
+func (k *kernel) Probe(id ID, c Command, argv []string, protect bool) (Child, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p := &child{kernel: k, n: n, pid: 5000 + len(k.probes), command: c, protect: protect, kind: "probe ", argv: argv}
+	p := &child{kernel: k, n: id.Generation, slot: id.Slot, pid: 5000 + len(k.probes), command: c, protect: protect, kind: "probe ", argv: argv}
 	k.probes = append(k.probes, p)
 	if err := k.failProbe; err != nil {
 		k.failProbe = nil
@@ -727,7 +737,7 @@ func (k *kernel) complaints() []string {
 // child is one generation's processes. kernel.mu guards it.
 type child struct {
 	kernel       *kernel
-	n, pid       int
+	n, slot, pid int
 	kind         string   // empty: the app
 	argv         []string // of a check or a probe
 	command      Command
@@ -862,28 +872,31 @@ func (c *child) setOthers(n int) {
 	c.others = n
 }
 
+// errFinal is the answer for a candidate that has no address.
+var errFinal = errors.New("no port")
+
 // prober is the network.
 type prober struct {
 	mu    sync.Mutex
-	asked map[int]func(error) // the newest probe of each generation
+	asked map[int]func(bool, error) // the newest probe of each generation
 	count map[int]int
 }
 
-func newProber() *prober { return &prober{asked: map[int]func(error){}, count: map[int]int{}} }
+func newProber() *prober { return &prober{asked: map[int]func(bool, error){}, count: map[int]int{}} }
 
-func (p *prober) Probe(n, pid int, done func(error)) (cancel func()) {
+func (p *prober) Probe(n, _, _ int, done func(bool, error)) (cancel func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.asked[n] = done
 	p.count[n]++
-	return func() { go done(context.Canceled) }
+	return func() { go done(false, context.Canceled) }
 }
 
 func (p *prober) answer(n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if done := p.asked[n]; done != nil {
-		go done(err)
+		go done(errors.Is(err, errFinal), err)
 	}
 }
 

@@ -32,7 +32,7 @@ func (s *Server) wholeStatus(now time.Time) control.Status {
 
 func (s *Server) generation(g supervisor.GenerationStatus, now time.Time) control.Generation {
 	wire := control.Generation{
-		Generation: g.Generation, PID: g.PID, State: g.State.String(),
+		Generation: g.Generation, Slot: g.Slot, PID: g.PID, State: g.State.String(),
 		Started: g.Started, AgeSeconds: now.Sub(g.Started).Seconds(), StateSeconds: now.Sub(g.Since).Seconds(),
 		Status: g.Text, Command: s.Redact(g.Command.Argv), Cwd: cmp.Or(g.Command.Dir, s.Cwd),
 		Trigger: string(g.Trigger), Asker: askerFrom(g.Asker), Others: g.Others,
