@@ -120,7 +120,7 @@ func (l *Launcher) Close(grace time.Duration) {
 	l.claims.close()
 	linux.Close(l.null)
 	if l.cfg.NotifyDir != "" {
-		_ = syscall.Rmdir(l.cfg.NotifyDir) // if it is empty
+		removeNotifyDir(l.cfg.NotifyDir)
 	}
 }
 

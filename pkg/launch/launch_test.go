@@ -776,6 +776,54 @@ func TestNotifyDir(t *testing.T) {
 	}
 }
 
+// A directory that is not as crank leaves it is somebody else's: it is neither used nor changed nor removed.
+func TestNotifyDirOfSomebodyElse(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode os.FileMode
+		file string
+	}{
+		"a mode of its own, empty":  {0o750, ""},
+		"a mode of its own":         {0o700, "notes"},
+		"the same mode, and a file": {0o711, "notes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			prefix := t.TempDir()
+			dir := filepath.Join(prefix, "web.notify")
+			if err := errors.Join(os.Mkdir(dir, c.mode), os.Chmod(dir, c.mode)); err != nil {
+				t.Fatal(err)
+			}
+			if c.file != "" {
+				if err := os.WriteFile(filepath.Join(dir, c.file), []byte("mine"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := NotifyDir(prefix, "web"); err == nil || !strings.Contains(err.Error(), dir) {
+				t.Errorf("error is %v", err)
+			}
+			removeNotifyDir(dir)
+			info, err := os.Stat(dir)
+			if err != nil || info.Mode().Perm() != c.mode {
+				t.Errorf("%v, %v", info, err)
+			}
+			if entries, _ := os.ReadDir(dir); len(entries) != len(strings.Fields(c.file)) {
+				t.Errorf("left: %v", entries)
+			}
+		})
+	}
+	prefix := t.TempDir() // with fsGroup
+	dir, err := NotifyDir(prefix, "web")
+	if err := errors.Join(err, os.Chmod(dir, 0o771|os.ModeSetgid)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NotifyDir(prefix, "web"); err != nil {
+		t.Error(err)
+	}
+	removeNotifyDir(dir)
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("crank's own was not removed: %v", err)
+	}
+}
+
 func TestMemoryHeadroom(t *testing.T) {
 	for _, c := range []struct {
 		name string

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/crankctl/crank/pkg/linux"
@@ -13,7 +14,7 @@ import (
 
 // NotifyDir makes the directory for the notify sockets of an instance, and clears it of what a crank
 // that was killed has left there. Others may pass through it to a name that they know, so that an app
-// that drops privileges reaches its socket, but not list it.
+// that drops privileges reaches its socket, but not list it. A directory that crank has not made is left alone: an error.
 //
 // All is done to the directory that was opened and looked at: who can write to prefix may put another one, or a link, in its
 // place at any moment.
@@ -23,46 +24,85 @@ func NotifyDir(prefix, name string) (string, error) {
 }
 
 func makeNotifyDir(path string) error {
-	made := os.Mkdir(path, 0o711)
+	made := os.Mkdir(path, notifyDirMode)
 	if made != nil && !errors.Is(made, os.ErrExist) {
 		return made
 	}
-	notOwn := fmt.Errorf("%s is not a directory of crank's own user: remove it", path)
-	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
-	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
-		return notOwn
-	}
+	dir, err := openNotifyDir(path)
 	if err != nil {
 		return err
 	}
 	defer dir.Close()
-	info, err := dir.Stat()
+	if made == nil {
+		return dir.Chmod(notifyDirMode) // whatever the umask was
+	}
+	entries, err := entriesOfNotifyDir(dir)
 	if err != nil {
 		return err
 	}
-	if int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
-		return notOwn
-	}
-	if err := dir.Chmod(0o711); err != nil { // whatever the umask was
+	if err := dir.Chmod(notifyDirMode); err != nil {
 		return err
 	}
-	if made == nil {
-		return nil // nothing is in it
+	return removeStale(dir, entries)
+}
+
+// openNotifyDir opens a directory of crank's own user.
+func openNotifyDir(path string) (*os.File, error) {
+	notOwn := fmt.Errorf("%s is not a directory of crank's own user: remove it", path)
+	dir, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if errors.Is(err, syscall.ENOTDIR) || errors.Is(err, syscall.ELOOP) {
+		return nil, notOwn
 	}
-	return removeStale(dir)
+	if err != nil {
+		return nil, err
+	}
+	info, err := dir.Stat()
+	if err == nil && int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+		err = notOwn
+	}
+	if err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return dir, nil
+}
+
+// removeNotifyDir removes the directory if it is empty, and as crank leaves it.
+func removeNotifyDir(path string) {
+	dir, err := openNotifyDir(path)
+	if err != nil {
+		return
+	}
+	defer dir.Close()
+	if entries, err := entriesOfNotifyDir(dir); err == nil && len(entries) == 0 {
+		_ = syscall.Rmdir(path)
+	}
+}
+
+// notifyDirMode is the mode of the directory, and its mark.
+const notifyDirMode = 0o711
+
+// entriesOfNotifyDir returns what is in the directory, or an error unless all of it looks as crank leaves it. An app may have a directory of
+// the same name, whose mode is its own affair. Kubernetes gives the group of a volume all rights (fsGroup).
+func entriesOfNotifyDir(dir *os.File) ([]os.DirEntry, error) {
+	info, err := dir.Stat()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := dir.ReadDir(-1)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()|0o060 != notifyDirMode|0o060 || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Type() != os.ModeSocket }) {
+		return nil, fmt.Errorf("%s was not made by crank: remove it, or choose another -name or -prefix", dir.Name())
+	}
+	return entries, nil
 }
 
 // removeStale removes the sockets that nobody reads any more; another crank of the same name, without
 // a control socket, may have its own there.
-func removeStale(dir *os.File) error {
-	entries, err := dir.ReadDir(-1)
-	if err != nil {
-		return err
-	}
+func removeStale(dir *os.File, entries []os.DirEntry) error {
 	for _, e := range entries {
-		if e.Type() != os.ModeSocket {
-			continue
-		}
 		conn, err := net.Dial("unixgram", fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), e.Name()))
 		switch {
 		case err == nil:
