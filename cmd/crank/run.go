@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -101,28 +102,30 @@ func forgetOuterCrank() bool {
 
 // crank is one instance, put together.
 type crank struct {
-	cfg      config.Config
-	nested   bool // it is the app of another crank
-	log      logr.Logger
-	stdout   *output.Destination
-	stderr   *output.Destination // shared by the log and what the app writes
-	dir      string              // the generations' working directory; empty: crank's own
-	prefix   string              // the runtime directory; empty: none
-	conf     string              // the saved command's file; empty: none
-	ctl      string              // the control socket's address; empty: none
-	hasSaved bool                // there is a saved command
-	sockets  *sockets.Set
-	target   *probe.Target // what -ready asks over the network; nil: nothing
-	started  time.Time
-	sup      *supervisor.Supervisor
-	listener *server.Listener
-	http     *health.Listener // nil: no -http
-	metrics  *metrics.Metrics // nil: no -http
-	free     int              // freeProcesses, before the first fork
-	dropped  func() int64     // how many lines the log has lost
-	serving  sync.Mutex       // guards stops
-	stops    []func()         // end what serve has begun
-	parent   sync.WaitGroup   // what tells the service manager
+	cfg       config.Config
+	nested    bool // it is the app of another crank
+	log       logr.Logger
+	stdout    *output.Destination
+	stderr    *output.Destination // shared by the log and what the app writes
+	dir       string              // the generations' working directory; empty: crank's own
+	prefix    string              // the runtime directory; empty: none
+	conf      string              // the saved command's file; empty: none
+	ctl       string              // the control socket's address; empty: none
+	hasSaved  bool                // there is a saved command
+	confError error               // why conf is empty, although a saved command was not turned off
+	store     *saved.Writer
+	sockets   *sockets.Set
+	target    *probe.Target // what -ready asks over the network; nil: nothing
+	started   time.Time
+	sup       *supervisor.Supervisor
+	listener  *server.Listener
+	http      *health.Listener // nil: no -http
+	metrics   *metrics.Metrics // nil: no -http
+	free      int              // freeProcesses, before the first fork
+	dropped   func() int64     // how many lines the log has lost
+	serving   sync.Mutex       // guards stops
+	stops     []func()         // end what serve has begun
+	parent    sync.WaitGroup   // what tells the service manager
 }
 
 // run wires everything, from the bottom up, and runs the supervisor to its end.
@@ -248,8 +251,8 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 		return 0, err
 	}
 	defer launcher.Close(farewell)
-	store := saved.New(c.conf, c.log)
-	defer func() { c.warn(store.Close(farewell)) }()
+	c.store = saved.New(c.conf, c.log)
+	defer func() { c.warn(c.store.Close(farewell)) }()
 
 	options.Launcher, options.Signals, options.Children, options.Log = launcher, in.Signals(), in.Children(), c.log
 	if linux.IsTerminal(0) {
@@ -259,7 +262,7 @@ func (c *crank) supervise(in *signals.Inbox) (code int, err error) {
 		options.Room = launcher.Room
 	}
 	if c.conf != "" {
-		options.Saver = saver{store, c.cfg.Command, c.plainInit() && !c.hasSaved}
+		options.Saver = saver{c.store, c.cfg.Command, c.plainInit() && !c.hasSaved}
 	}
 	if c.metrics != nil {
 		options.Observer = c.metrics
@@ -407,6 +410,9 @@ func (c *crank) info() control.Info {
 		Name: c.cfg.Name, PID: os.Getpid(), Version: version.String(), Go: runtime.Version(), Started: c.started,
 		Prefix: c.prefix, Conf: c.conf, Ctl: c.ctl, Settings: c.cfg.Settings(), Sockets: []control.Socket{},
 		Goroutines: runtime.NumGoroutine(),
+	}
+	if err := cmp.Or(c.confError, c.store.Err()); err != nil {
+		i.ConfError = err.Error()
 	}
 	if c.http != nil {
 		i.HTTP = c.http.Bound()

@@ -2,8 +2,11 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 
+	"github.com/crankctl/crank/pkg/config"
+	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/saved"
 	"github.com/crankctl/crank/pkg/supervisor"
 )
@@ -11,8 +14,10 @@ import (
 // first decides what runs first, by the command line and the saved command.
 func (c *crank) first() (supervisor.Command, supervisor.Options, error) {
 	record, err := c.load()
-	c.hasSaved = err == nil
-	first, previous, why := saved.Choose(c.cfg.Command, record, err == nil)
+	if err != nil {
+		return supervisor.Command{}, supervisor.Options{}, err
+	}
+	first, previous, why := saved.Choose(c.cfg.Command, record, c.hasSaved)
 	o := supervisor.Options{Previous: previous}
 	switch why {
 	case saved.WhyReplaced:
@@ -32,23 +37,29 @@ func (c *crank) first() (supervisor.Command, supervisor.Options, error) {
 	return first, o, nil
 }
 
-// load reads the saved command; what cannot be used is said, and never keeps crank from starting.
+// load reads the saved command, and notes in hasSaved whether there is one. What cannot be used is logged, and does not keep crank from
+// starting: unless -conf names a file that crank has not written, and must not overwrite.
 func (c *crank) load() (saved.Record, error) {
 	if c.conf == "" {
-		return saved.Record{}, fs.ErrNotExist
+		return saved.Record{}, nil
 	}
 	record, err := saved.Load(c.conf)
 	switch {
-	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case err == nil:
+		c.hasSaved = true
+	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, saved.ErrForeign) && c.cfg.Explicit["conf"] != config.Default:
+		return record, fmt.Errorf("-conf (CRANK_CONF): %w: remove it, or choose another path or off", err)
+	case errors.Is(err, saved.ErrForeign):
+		c.confError = fmt.Errorf("%w: remove it and restart crank, or choose another path with -conf (CRANK_CONF)", err)
+		logging.Warn(c.log, "running without a saved command", "conf", c.conf, "cause", c.confError.Error())
+		c.conf = ""
 	case errors.Is(err, saved.ErrCorrupt):
 		c.setAside(saved.Corrupt, err.Error())
-	case errors.Is(err, saved.ErrUnsafe):
-		// Kept for whoever wants to know, and out of the way of the next one that is saved.
+	default: // saved.ErrUnsafe: kept for a look at it, and out of the way of the next one that is saved
 		c.setAside(saved.Unsafe, err.Error())
-	default:
-		c.log.Error(err, "the saved command is not used", "conf", c.conf)
 	}
-	return record, err
+	return record, nil
 }
 
 func (c *crank) setAside(reason, cause string) {

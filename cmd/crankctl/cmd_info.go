@@ -26,6 +26,15 @@ var cmdInfo = &command{
 	},
 }
 
+// confText reads "/run/crank/web.conf", or "- (why)".
+func confText(info control.Info) string {
+	text := orDash(info.Conf)
+	if info.ConfError != "" {
+		text += " (" + info.ConfError + ")"
+	}
+	return text
+}
+
 func infoRows(info control.Info) [][]string {
 	rows := [][]string{
 		{"name", info.Name},
@@ -34,7 +43,7 @@ func infoRows(info control.Info) [][]string {
 		{"go", info.Go},
 		{"up", compact(time.Since(info.Started).Seconds())},
 		{"prefix", orDash(info.Prefix)},
-		{"conf", orDash(info.Conf)},
+		{"conf", confText(info)},
 		{"ctl", orDash(info.Ctl)},
 	}
 	if info.HTTP != "" {

@@ -19,7 +19,7 @@ var files = []example{
 	{"/var/crank, /run/crank, $XDG_RUNTIME_DIR/crank, /dev/shm/crank-UID-NAMESPACE", "The runtime directory: the first " +
 		"of these that can be used. /var/crank is used only if it exists."},
 	{"NAME.ctl", "In the runtime directory: the control socket, for crankctl(1)."},
-	{"NAME.conf", "In the runtime directory: the command that last became current, and the one before."},
+	{"NAME.conf", "In the runtime directory: the command that last became current, and the one before. A file that crank has not written is left alone."},
 }
 
 // ManPage returns the manual page crank(1), for man(7).

@@ -142,7 +142,7 @@ var settings = []Setting{
 		accept: notEmpty("a directory"),
 		field:  func(c *Config) any { return &c.Prefix }},
 	{Flag: "conf", Var: "CRANK_CONF", Arg: "PATH", Group: groupPlace, Usually: "PREFIX/NAME.conf",
-		Doc:    "the file with the command that last became current; off",
+		Doc:    "the file with the command that last became current; off; a file that crank has not written is an error",
 		accept: notEmpty("a path or off"),
 		field:  func(c *Config) any { return &c.Conf }},
 	{Flag: "ctl", Var: "CRANK_CTL", Arg: "PATH", Group: groupPlace, Usually: "PREFIX/NAME.ctl",

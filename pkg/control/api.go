@@ -244,18 +244,20 @@ type Socket struct {
 
 // Info describes the crank process itself.
 type Info struct {
-	Name     string            `json:"name"`
-	PID      int               `json:"pid"`
-	Version  string            `json:"version"`
-	Go       string            `json:"go"`
-	Started  time.Time         `json:"started"`
-	Prefix   string            `json:"prefix,omitempty"`
-	Conf     string            `json:"conf,omitempty"`
-	Ctl      string            `json:"ctl,omitempty"`
-	HTTP     string            `json:"http,omitempty"` // where probes and metrics are served
-	Sockets  []Socket          `json:"sockets"`
-	Settings map[string]string `json:"settings"` // every setting that is not at its default, by flag name
-	Current  *Generation       `json:"current,omitempty"`
+	Name    string    `json:"name"`
+	PID     int       `json:"pid"`
+	Version string    `json:"version"`
+	Go      string    `json:"go"`
+	Started time.Time `json:"started"`
+	Prefix  string    `json:"prefix,omitempty"`
+	Conf    string    `json:"conf,omitempty"` // where the command is saved; empty: it is not
+	// ConfError is why there is no Conf although it was not turned off, or why the newest command is not saved there.
+	ConfError string            `json:"confError,omitempty"`
+	Ctl       string            `json:"ctl,omitempty"`
+	HTTP      string            `json:"http,omitempty"` // where probes and metrics are served
+	Sockets   []Socket          `json:"sockets"`
+	Settings  map[string]string `json:"settings"` // every setting that is not at its default, by flag name
+	Current   *Generation       `json:"current,omitempty"`
 	// Goroutines is how many crank has: the same after a thousand swaps as after ten.
 	Goroutines int `json:"goroutines"`
 }

@@ -91,6 +91,14 @@ func IsShutDown(fd int) (bool, error) {
 	return poll[0].Revents&(unix.POLLRDHUP|unix.POLLHUP) != 0, os.NewSyscallError("poll", err)
 }
 
+// RenameExchange exchanges two files, atomically.
+func RenameExchange(a, b string) error {
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		return &os.LinkError{Op: "exchange", Old: a, New: b, Err: err}
+	}
+	return nil
+}
+
 // RenameNew renames a file unless the new name exists.
 func RenameNew(from, to string) error {
 	if err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE); err != nil {

@@ -2,8 +2,10 @@ package linux
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -45,5 +47,27 @@ func TestOwnerOfSmallGroup(t *testing.T) {
 	}
 	if got, err := ReadFlags(int(file.Fd())); got != want || err != nil || want.Owner.ID >= 4096 {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+}
+
+// TestRenames: neither loses a file.
+func TestRenames(t *testing.T) {
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	read := func(path string) string {
+		content, _ := os.ReadFile(path)
+		return string(content)
+	}
+	if err := errors.Join(os.WriteFile(a, []byte("a"), 0o600), os.WriteFile(b, []byte("b"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := RenameNew(a, b); !errors.Is(err, fs.ErrExist) || read(a)+read(b) != "ab" {
+		t.Errorf("RenameNew: %v, %q and %q", err, read(a), read(b))
+	}
+	if err := RenameExchange(a, b); err != nil || read(a)+read(b) != "ba" {
+		t.Errorf("RenameExchange: %v, %q and %q", err, read(a), read(b))
+	}
+	if err := RenameExchange(a, b+"c"); !errors.Is(err, fs.ErrNotExist) || read(a) != "b" {
+		t.Errorf("RenameExchange with nothing: %v, %q", err, read(a))
 	}
 }

@@ -3,6 +3,7 @@
 // The file is JSON, written by [Writer] and read by [Load]:
 //
 //	{
+//	  "crank": "saved command",            the mark: it comes first
 //	  "version": 1,
 //	  "base": ["/app", "--v1"],            the command line that crank was started with
 //	  "command": ["/app", "--v2"],         what ran in its place
@@ -13,9 +14,9 @@
 //	  "previous": {"command": [...]}       the last different good command, with the same fields
 //	}
 //
-// Fields that version 1 does not know are ignored. A file without a version is one of 2014's
-// crank, or written by hand: "command" may then be a string with "args" beside it, and the times
-// are "start_timeout" and "stop_timeout". A time that is a number counts nanoseconds.
+// Fields that version 1 does not know are ignored. A file without a mark is crank's own only if it is one of 2014's crank, with no other
+// fields: "command", which may be a string with "args" beside it, "cwd", and the times "start_timeout" and "stop_timeout", in
+// nanoseconds; or one of version 1, with its "base", from before there was a mark. Any other file is somebody else's, and is left alone.
 package saved
 
 import (
@@ -24,11 +25,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -45,11 +43,13 @@ const MaxSize = 1 << 20
 const (
 	Failed  = "failed"  // the command was started first, and failed
 	Corrupt = "corrupt" // the file could not be understood
-	Unsafe  = "unsafe"  // somebody else may have written the file
+	Unsafe  = "unsafe"  // somebody else may have changed the file
 )
 
 var (
-	// ErrUnsafe is what Load says of a file that somebody else may have written. Do not use it.
+	// ErrForeign is what Load says of a file that crank has not written. It must not be renamed, removed or overwritten.
+	ErrForeign = errors.New("not written by crank")
+	// ErrUnsafe is what Load says of a file of crank's own that somebody else may have changed. Do not use it. See [SetAside].
 	ErrUnsafe = errors.New("unsafe file")
 	// ErrCorrupt is what Load says of a file that it cannot understand. See [SetAside].
 	ErrCorrupt = errors.New("not a saved command of this version")
@@ -64,12 +64,11 @@ type Record struct {
 
 // Load reads the file at path.
 //
-// The error matches fs.ErrNotExist where there is no file, [ErrUnsafe] where it is a symlink or
-// not a regular file, belongs to neither the effective user nor root, has a second name (a hard link) or can be written by group or
-// others, and [ErrCorrupt] where its content is not understood. Load never changes anything, and
-// does not wait for the other end of a fifo.
+// The error matches fs.ErrNotExist where there is no file, [ErrForeign] where it is not crank's own, [ErrUnsafe] where it is, and
+// belongs to neither the effective user nor root, has a second name (a hard link) or can be written by group or others, and
+// [ErrCorrupt] where its content is not understood. Load never changes anything, and does not wait for the other end of a fifo.
 func Load(path string) (Record, error) {
-	data, err := read(path)
+	data, err := look(path)
 	if err != nil {
 		return Record{}, fmt.Errorf("cannot read the saved command: %w", err)
 	}
@@ -80,74 +79,36 @@ func Load(path string) (Record, error) {
 	return rec, nil
 }
 
-// SetAside renames the file to path.reason, in the place of an older one, and returns that name.
+// SetAside renames the file to path.reason, instead of an older one, and returns that name. Either is left alone, and the error matches
+// [ErrForeign], where it is not crank's own.
 func SetAside(path, reason string) (string, error) {
 	aside := path + "." + reason
-	if err := os.Rename(path, aside); err != nil {
-		return "", fmt.Errorf("cannot set the saved command aside: %w", err)
+	_, err := look(path)
+	if err == nil || errors.Is(err, ErrUnsafe) {
+		err = setAside(path, aside)
+	}
+	if err != nil {
+		return "", fmt.Errorf("cannot set the saved command aside as %s: %w", aside, err)
 	}
 	return aside, nil
 }
 
-func read(path string) ([]byte, error) {
-	f, err := open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return readAll(f)
-}
-
-// open returns a file that nobody else can have written.
-func open(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
-	switch {
-	case errors.Is(err, syscall.ELOOP): // open(2): a symlink, with O_NOFOLLOW
-		return nil, fmt.Errorf("%w: %s is a symlink", ErrUnsafe, path)
-	case errors.Is(err, syscall.ENXIO): // open(2): a unix socket
-		return nil, fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, path)
-	case err != nil:
-		return nil, err
-	}
-	if err := checkSafe(f); err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-func readAll(f *os.File) ([]byte, error) {
-	data, err := io.ReadAll(io.LimitReader(f, MaxSize+1))
-	if err == nil && len(data) > MaxSize {
-		err = fmt.Errorf("%w: %s is larger than %d bytes", ErrCorrupt, f.Name(), MaxSize)
-	}
-	return data, err
-}
-
-// checkSafe asks the open file, not its name, so that nobody can exchange it in between. The group
-// bits also stand for the mask of an ACL (acl(5)).
-func checkSafe(f *os.File) error {
-	fi, err := f.Stat()
-	if err != nil {
+func setAside(path, aside string) error {
+	if err := removeOwn(aside); err != nil {
 		return err
 	}
-	stat := fi.Sys().(*syscall.Stat_t)
-	owner := int(stat.Uid)
-	switch {
-	case !fi.Mode().IsRegular():
-		return fmt.Errorf("%w: %s is not a regular file", ErrUnsafe, f.Name())
-	case owner != 0 && owner != os.Geteuid():
-		return fmt.Errorf("%w: %s belongs to uid %d, not to %d or 0: chown or remove it", ErrUnsafe, f.Name(), owner, os.Geteuid())
-	case stat.Nlink > 1: // link(2) needs no right to the file, where fs.protected_hardlinks is 0
-		return fmt.Errorf("%w: %s has another name, and may be a link to a file that was written for something else: remove it", ErrUnsafe, f.Name())
-	case fi.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%w: %s can be written by group or others (%v): chmod or remove it", ErrUnsafe, f.Name(), fi.Mode().Perm())
+	if err := renameNew(path, aside); err != nil {
+		return err
+	}
+	if _, err := look(aside); errors.Is(err, ErrForeign) { // it came to path just now
+		return errors.Join(err, renameNew(aside, path))
 	}
 	return nil
 }
 
 // file is the content on disk; version 0 is a file without one.
 type file struct {
+	Mark    string   `json:"crank"` // first
 	Version int      `json:"version"`
 	Base    []string `json:"base,omitempty"`
 	entry
@@ -199,6 +160,9 @@ func (d *duration) UnmarshalJSON(data []byte) error {
 
 func parse(data []byte) (Record, error) {
 	var f file
+	if len(data) > MaxSize {
+		return Record{}, fmt.Errorf("%w: it is larger than %d bytes", ErrCorrupt, MaxSize)
+	}
 	if err := json.Unmarshal(data, &f); err != nil {
 		return Record{}, fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
@@ -246,7 +210,7 @@ func encode(rec Record) ([]byte, error) {
 	if err := rec.validate(); err != nil {
 		return nil, err
 	}
-	f := file{Version: Version, Base: rec.Base, entry: toEntry(rec.Command)}
+	f := file{Mark: mark, Version: Version, Base: rec.Base, entry: toEntry(rec.Command)}
 	if rec.Previous != nil {
 		previous := toEntry(*rec.Previous)
 		f.Previous = &previous

@@ -37,12 +37,12 @@ func TestLoad(t *testing.T) {
 		err           error
 	}{
 		{name: "all fields", want: full, content: `{
-			"version": 1, "base": ["/app", "--v1"],
+			"crank": "saved command", "version": 1, "base": ["/app", "--v1"],
 			"command": ["/app", "--v2", "<&> ü \u2028"], "cwd": "/srv",
 			"env": ["COLOUR=blue", "EMPTY=", "DEBUG-"], "start": "30s", "stop": "1m30s",
 			"previous": {"command": ["/app", "--v1"], "stop": "1ms"}}`},
-		{name: "unknown fields", want: simple, content: `{"version": 1, "command": ["/app"], "colour": "blue"}`},
-		{name: "nanoseconds", content: `{"version": 1, "command": ["/app"], "start": 5000000000}`,
+		{name: "unknown fields", want: simple, content: `{"crank": "saved command", "version": 1, "command": ["/app"], "colour": "blue"}`},
+		{name: "nanoseconds", content: `{"crank": "saved command", "version": 1, "command": ["/app"], "start": 5000000000}`,
 			want: Record{Command: supervisor.Command{Argv: []string{"/app"}, Start: 5 * time.Second}}},
 
 		{name: "2014", content: `{"cwd":"","command":["./server.rb","-x"],"start_timeout":5000000000,"stop_timeout":0}` + "\n",
@@ -50,25 +50,44 @@ func TestLoad(t *testing.T) {
 		{name: "2014, a string", content: `{"command":"/app","args":["a","b"],"start_timeout":1000000000,"stop_timeout":2000000000}`,
 			want: Record{Command: supervisor.Command{Argv: []string{"/app", "a", "b"}, Start: time.Second, Stop: 2 * time.Second}}},
 		{name: "2014, null args", want: simple, content: `{"command":"/app","args":null}`},
-		{name: "by hand", content: `{"command":["/app"],"stop":"3s"}`,
-			want: Record{Command: supervisor.Command{Argv: []string{"/app"}, Stop: 3 * time.Second}}},
+		{name: "before the mark", content: `{"version": 1, "base": ["/app"], "command": ["/app", "b"], "stop": "3s"}`,
+			want: Record{Base: []string{"/app"}, Command: supervisor.Command{Argv: []string{"/app", "b"}, Stop: 3 * time.Second}}},
+		{name: "formatted anew", want: simple, content: "\t{\"crank\" : \n\"saved command\",\"command\":[\"/app\"]}"},
 
-		{name: "empty", content: "", err: ErrCorrupt},
-		{name: "null", content: "null", err: ErrCorrupt},
-		{name: "cut", content: `{"version": 1, "command": ["/app"`, err: ErrCorrupt},
-		{name: "garbage behind", content: `{"version": 1, "command": ["/app"]}{}`, err: ErrCorrupt},
-		{name: "newer", content: `{"version": 2, "command": ["/app"]}`, err: ErrCorrupt},
-		{name: "negative version", content: `{"version": -1, "command": ["/app"]}`, err: ErrCorrupt},
-		{name: "no command", content: `{"version": 1}`, err: ErrCorrupt},
-		{name: "empty command", content: `{"version": 1, "command": [""]}`, err: ErrCorrupt},
+		{name: "empty", content: "", err: ErrForeign},
+		{name: "null", content: "null", err: ErrForeign},
+		{name: "a list", content: `["crank", "saved command"]`, err: ErrForeign},
+		{name: "YAML", content: "command: [/app]\n", err: ErrForeign},
+		{name: "cut within the mark", content: `{"crank": "saved com`, err: ErrForeign},
+		{name: "the mark does not come first", content: `{"version": 1, "crank": "saved command", "command": ["/app"]}`, err: ErrForeign},
+		{name: "another mark", content: `{"crank": true, "command": ["/app"]}`, err: ErrForeign},
+		{name: "the mark alone", content: `{"crank": "saved command"`, err: ErrCorrupt},
+		{name: "version 1 without a mark or a base", content: `{"version": 1, "command": ["/app"]}`, err: ErrForeign},
+		{name: "version 1 without a mark, other fields", content: `{"version": 1, "base": [], "command": ["/app"], "port": 1}`, err: ErrForeign},
+		{name: "2014, other fields", content: `{"command": ["/app"], "port": 8080}`, err: ErrForeign},
+		{name: "2014, another case", content: `{"Command": ["/app"]}`, err: ErrForeign},
+		{name: "2014, a text without args", content: `{"command": "npm start"}`, err: ErrForeign},
+		{name: "2014, an object", content: `{"command": {"run": "/app"}, "args": []}`, err: ErrForeign},
+		{name: "2014, numbers", content: `{"command": [1, 2]}`, err: ErrForeign},
+		{name: "2014, no command", content: `{"command": [], "args": null}`, err: ErrForeign},
+		{name: "2014, command is null", content: `{"command": null, "cwd": "/"}`, err: ErrForeign},
+		{name: "2014, times in words", content: `{"command": ["/app"], "start_timeout": "10s"}`, err: ErrForeign},
+		{name: "2014, cut", content: `{"command": ["/app"], "start_timeout": 1`, err: ErrForeign},
+		{name: "large, without a mark", content: `{"command": ["` + strings.Repeat("x", MaxSize) + `"]}`, err: ErrForeign},
+		{name: "cut", content: `{"crank": "saved command", "version": 1, "command": ["/app"`, err: ErrCorrupt},
+		{name: "garbage behind", content: `{"crank": "saved command", "version": 1, "command": ["/app"]}{}`, err: ErrCorrupt},
+		{name: "newer", content: `{"crank": "saved command", "version": 2, "command": ["/app"]}`, err: ErrCorrupt},
+		{name: "negative version", content: `{"crank": "saved command", "version": -1, "command": ["/app"]}`, err: ErrCorrupt},
+		{name: "no command", content: `{"crank": "saved command", "version": 1}`, err: ErrCorrupt},
+		{name: "empty command", content: `{"crank": "saved command", "version": 1, "command": [""]}`, err: ErrCorrupt},
 		{name: "args alone", content: `{"args": ["/app"], "command": []}`, want: simple},
-		{name: "NUL", content: `{"version": 1, "command": ["/app\u0000"]}`, err: ErrCorrupt},
-		{name: "bad time", content: `{"version": 1, "command": ["/app"], "start": "soon"}`, err: ErrCorrupt},
-		{name: "negative time", content: `{"version": 1, "command": ["/app"], "start": "-1s"}`, err: ErrCorrupt},
-		{name: "bad env", content: `{"version": 1, "command": ["/app"], "env": ["COLOUR"]}`, err: ErrCorrupt},
-		{name: "env without a name", content: `{"version": 1, "command": ["/app"], "env": ["=x"]}`, err: ErrCorrupt},
-		{name: "bad previous", content: `{"version": 1, "command": ["/app"], "previous": {}}`, err: ErrCorrupt},
-		{name: "too large", content: `{"version": 1, "command": ["` + strings.Repeat("x", MaxSize) + `"]}`, err: ErrCorrupt},
+		{name: "NUL", content: `{"crank": "saved command", "version": 1, "command": ["/app\u0000"]}`, err: ErrCorrupt},
+		{name: "bad time", content: `{"crank": "saved command", "version": 1, "command": ["/app"], "start": "soon"}`, err: ErrCorrupt},
+		{name: "negative time", content: `{"crank": "saved command", "version": 1, "command": ["/app"], "start": "-1s"}`, err: ErrCorrupt},
+		{name: "bad env", content: `{"crank": "saved command", "version": 1, "command": ["/app"], "env": ["COLOUR"]}`, err: ErrCorrupt},
+		{name: "env without a name", content: `{"crank": "saved command", "version": 1, "command": ["/app"], "env": ["=x"]}`, err: ErrCorrupt},
+		{name: "bad previous", content: `{"crank": "saved command", "version": 1, "command": ["/app"], "previous": {}}`, err: ErrCorrupt},
+		{name: "too large", content: `{"crank": "saved command", "version": 1, "command": ["` + strings.Repeat("x", MaxSize) + `"]}`, err: ErrCorrupt},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -88,7 +107,7 @@ func TestLoad(t *testing.T) {
 }
 
 func TestLoadUnsafe(t *testing.T) {
-	const content = `{"version": 1, "command": ["/app"]}`
+	const content = `{"crank": "saved command", "version": 1, "command": ["/app"]}`
 	good := func(t *testing.T, path string) {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -121,20 +140,27 @@ func TestLoadUnsafe(t *testing.T) {
 		{"symlink", func(t *testing.T, path string) {
 			good(t, path+".real")
 			must(t, os.Symlink(path+".real", path))
-		}, ErrUnsafe},
+		}, ErrForeign},
 		{"hard link", func(t *testing.T, path string) {
 			good(t, path+".real")
 			must(t, os.Link(path+".real", path))
 		}, ErrUnsafe},
-		{"dangling symlink", func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) }, ErrUnsafe},
-		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, ErrUnsafe},
-		{"fifo", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o600)) }, ErrUnsafe},
+		{"dangling symlink", func(t *testing.T, path string) { must(t, os.Symlink("nowhere", path)) }, ErrForeign},
+		{"directory", func(t *testing.T, path string) { must(t, os.Mkdir(path, 0o700)) }, ErrForeign},
+		{"fifo", func(t *testing.T, path string) { must(t, syscall.Mkfifo(path, 0o600)) }, ErrForeign},
 		{"socket", func(t *testing.T, path string) {
 			fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
 			must(t, err)
 			defer syscall.Close(fd)
 			must(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: path}))
-		}, ErrUnsafe},
+		}, ErrForeign},
+		{"unreadable", func(t *testing.T, path string) {
+			good(t, path)
+			must(t, os.Chmod(path, 0))
+			if os.Geteuid() == 0 {
+				must(t, os.WriteFile(path, nil, 0)) // root reads everything
+			}
+		}, ErrForeign},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,10 +213,14 @@ func TestLoadOwner(t *testing.T) {
 
 func TestSetAside(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "web.conf")
-	for _, content := range []string{"first", "second"} {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	for _, content := range []string{`{"crank": "saved command", first`, `{"crank": "saved command", second`} {
+		write(path, content)
 		aside, err := SetAside(path, Failed)
 		if err != nil || aside != path+".failed" {
 			t.Fatal(aside, err)
@@ -201,6 +231,23 @@ func TestSetAside(t *testing.T) {
 	}
 	if _, err := SetAside(path, Corrupt); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error is %v", err)
+	}
+	// Somebody's file at either name.
+	write(path, "mine")
+	if _, err := SetAside(path, Failed); !errors.Is(err, ErrForeign) {
+		t.Errorf("error is %v", err)
+	}
+	write(path+".other", `{"crank": "saved command", third`)
+	write(path+".other.failed", "mine")
+	if _, err := SetAside(path+".other", Failed); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), ".other.failed") {
+		t.Errorf("error is %v", err)
+	}
+	for name, want := range map[string]string{
+		path: "mine", path + ".failed": `{"crank": "saved command", second`, path + ".other": `{"crank": "saved command", third`, path + ".other.failed": "mine",
+	} {
+		if got, err := os.ReadFile(name); string(got) != want {
+			t.Errorf("%s holds %q (%v), want %q", name, got, err, want)
+		}
 	}
 }
 

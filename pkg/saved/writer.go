@@ -35,6 +35,7 @@ type Writer struct {
 	waiters []chan error // those who wait for it
 	started bool         // there is a goroutine
 	closed  bool
+	failed  error // of the newest write
 }
 
 // New returns a writer of path. The first Save also removes what an earlier one left half-written
@@ -59,7 +60,7 @@ func (w *Writer) Save(rec Record) <-chan error {
 		w.answer([]chan error{result}, fmt.Errorf("cannot save the command: %w", err))
 		return result
 	}
-	if !w.put(data, result) {
+	if !w.offer(data, result) {
 		result <- ErrClosed
 		close(result)
 		return result
@@ -68,8 +69,15 @@ func (w *Writer) Save(rec Record) <-chan error {
 	return result
 }
 
-// put makes data the newest record, or returns false after Close.
-func (w *Writer) put(data []byte, waiter chan error) bool {
+// Err returns why the newest record that was written is not on disk; nil: it is, or there was none.
+func (w *Writer) Err() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.failed
+}
+
+// offer makes data the newest record, or returns false after Close.
+func (w *Writer) offer(data []byte, waiter chan error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
@@ -128,7 +136,11 @@ func (w *Writer) run() {
 		w.pending, w.waiters = nil, nil
 		w.mu.Unlock()
 		if data != nil {
-			w.answer(waiters, w.write(data))
+			err := w.write(data)
+			w.mu.Lock()
+			w.failed = err
+			w.mu.Unlock()
+			w.answer(waiters, err)
 		}
 		if closed {
 			return
@@ -155,7 +167,9 @@ func (w *Writer) answer(waiters []chan error, err error) {
 func (w *Writer) write(data []byte) error {
 	dir := filepath.Dir(w.path)
 	if !w.isWritten(data) {
-		if err := w.replace(data, dir); err != nil {
+		if err := w.replace(data, dir); errors.Is(err, ErrForeign) {
+			return fmt.Errorf("cannot save the command: %w: remove it, or choose another path with -conf (CRANK_CONF)", err)
+		} else if err != nil {
 			return fmt.Errorf("cannot save the command: %w", err)
 		}
 	}
@@ -167,30 +181,33 @@ func (w *Writer) write(data []byte) error {
 
 // isWritten reports whether the file has this content, on disk.
 func (w *Writer) isWritten(data []byte) bool {
-	f, err := open(w.path)
+	old, err := look(w.path)
+	if err != nil || !bytes.Equal(old, data) {
+		return false
+	}
+	f, err := os.OpenFile(w.path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	old, err := readAll(f)
-	return err == nil && bytes.Equal(old, data) && f.Sync() == nil
+	return f.Sync() == nil
 }
 
+// replace does not touch a file that is not crank's own.
 func (w *Writer) replace(data []byte, dir string) error {
 	temp := filepath.Join(dir, w.tempPrefix()+randomName())
 	if err := linux.WithoutSignals(func() error { return writeTemp(temp, data) }); err != nil {
 		return err
 	}
-	if err := os.Rename(temp, w.path); err != nil {
-		os.Remove(temp)
-		return err
+	if err := put(temp, w.path); err != nil {
+		return errors.Join(err, removeOwn(temp))
 	}
 	return nil
 }
 
 // writeTemp leaves nothing behind where it fails, unless the file was somebody else's.
 func writeTemp(name string, data []byte) (err error) {
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, tempMode)
 	if err != nil {
 		return err
 	}
@@ -221,6 +238,9 @@ func syncDir(dir string) error {
 	return nil
 }
 
+// tempMode is the mode of a temporary file, and then of the file.
+const tempMode = 0o600
+
 // tempRandom is the number of random bytes, in hex, that end the name of a temporary file.
 const tempRandom = 8
 
@@ -237,8 +257,8 @@ func isRandom(s string) bool {
 
 func (w *Writer) tempPrefix() string { return "." + filepath.Base(w.path) + ".tmp-" }
 
-// removeStale removes temporary files that a killed writer of this path left. Nobody else writes
-// this path at the same time; if somebody did, only that one Save of theirs would fail.
+// removeStale removes temporary files that a killed writer of this path left: of that name, and crank's own or still empty. Nobody else
+// writes this path at the same time; if somebody did, only that one Save of theirs would fail.
 func (w *Writer) removeStale() {
 	dir := filepath.Dir(w.path)
 	entries, err := os.ReadDir(dir)
@@ -247,8 +267,14 @@ func (w *Writer) removeStale() {
 	}
 	for _, entry := range entries {
 		random, ours := strings.CutPrefix(entry.Name(), w.tempPrefix())
-		if ours && entry.Type().IsRegular() && isRandom(random) {
-			os.Remove(filepath.Join(dir, entry.Name()))
+		if !ours || !isRandom(random) {
+			continue
+		}
+		name := filepath.Join(dir, entry.Name())
+		if info, err := os.Lstat(name); err == nil && info.Mode() == tempMode && info.Size() == 0 {
+			os.Remove(name)
+		} else {
+			_ = removeOwn(name) // or it is somebody else's
 		}
 	}
 }

@@ -167,21 +167,93 @@ func TestWriterRenameFails(t *testing.T) {
 	onlyFile(t, path)
 }
 
-func TestWriterReplacesSymlink(t *testing.T) {
-	dir := t.TempDir()
-	path, victim := filepath.Join(dir, "web.conf"), filepath.Join(t.TempDir(), "victim")
-	if err := errors.Join(os.WriteFile(victim, []byte("mine"), 0o600), os.Symlink(victim, path)); err != nil {
-		t.Fatal(err)
+// A file that crank has not written is left alone, whatever it is, and the next Save after it is gone works.
+func TestWriterForeign(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "victim")
+	for name, make := range map[string]func(path string) error{
+		"a configuration": func(path string) error { return os.WriteFile(path, []byte("listen: 80\n"), 0o600) },
+		"empty":           func(path string) error { return os.WriteFile(path, nil, 0o600) },
+		"a symlink": func(path string) error {
+			return errors.Join(os.WriteFile(victim, []byte("mine"), 0o600), os.Symlink(victim, path))
+		},
+		"dangling":    func(path string) error { return os.Symlink("/nowhere/at/all", path) },
+		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
+		"a fifo":      func(path string) error { return syscall.Mkfifo(path, 0o600) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "web.conf")
+			if err := make(path); err != nil {
+				t.Fatal(err)
+			}
+			before, err := os.Lstat(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := New(path, logr.Discard())
+			defer w.Close(patience)
+			wait(t, w.Save(full), ErrForeign)
+			if err := w.Err(); !errors.Is(err, ErrForeign) || !strings.Contains(err.Error(), path) {
+				t.Errorf("Err is %v", err)
+			}
+			after, err := os.Lstat(path)
+			if err != nil || !os.SameFile(before, after) || after.ModTime() != before.ModTime() || after.Size() != before.Size() {
+				t.Errorf("it was changed: %v, %v", after, err)
+			}
+			onlyFile(t, path)
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			wait(t, w.Save(full), nil)
+			if err := w.Err(); err != nil {
+				t.Errorf("Err is %v", err)
+			}
+		})
 	}
-	w := New(path, logr.Discard())
-	defer w.Close(patience)
-	wait(t, w.Save(full), nil)
 	if got, _ := os.ReadFile(victim); string(got) != "mine" {
 		t.Errorf("the file behind the symlink holds %q", got)
 	}
-	if _, err := Load(path); err != nil {
-		t.Error(err)
+}
+
+// A file that is renamed to the path while crank writes is there afterwards, whichever came first.
+func TestWriterForeignMeanwhile(t *testing.T) {
+	dir := t.TempDir()
+	path, mine := filepath.Join(dir, "web.conf"), filepath.Join(dir, "mine")
+	w := New(path, logr.Discard())
+	defer w.Close(patience)
+	saved, refused := 0, 0
+	for n := range 500 {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		wait(t, w.Save(numbered(0)), nil)
+		content := fmt.Sprintf("mine %d", n)
+		if err := os.WriteFile(mine, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		renamed := make(chan error, 1)
+		go func() {
+			for begin, delay := time.Now(), rand.N(2*time.Millisecond); time.Since(begin) < delay; {
+			}
+			renamed <- os.Rename(mine, path)
+		}()
+		err := <-w.Save(numbered(1 + n))
+		if err := <-renamed; err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case err == nil:
+			saved++
+		case errors.Is(err, ErrForeign):
+			refused++
+		default:
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(path); string(got) != content {
+			t.Fatalf("round %d: the file holds %.40q (%v), want %q", n, got, err, content)
+		}
 	}
+	t.Logf("saved before it came %d times, refused %d times", saved, refused)
+	onlyFile(t, path)
 }
 
 func TestRemoveStale(t *testing.T) {
@@ -189,6 +261,12 @@ func TestRemoveStale(t *testing.T) {
 	path := filepath.Join(dir, "web.conf")
 	w := &Writer{path: path}
 	stale := w.tempPrefix() + randomName()
+	marked, foreign := w.tempPrefix()+randomName(), w.tempPrefix()+randomName()
+	for name, content := range map[string]string{marked: `{"crank": "saved command", "vers`, foreign: "mine"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	keep := []string{
 		"web.conf.failed",
 		w.tempPrefix() + "notes",
@@ -205,13 +283,15 @@ func TestRemoveStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	saveOne(t, dir)
-	for _, name := range append(keep, directory) {
+	for _, name := range append(keep, directory, foreign) {
 		if _, err := os.Lstat(filepath.Join(dir, name)); err != nil {
 			t.Error("removed:", err)
 		}
 	}
-	if _, err := os.Lstat(filepath.Join(dir, stale)); !errors.Is(err, fs.ErrNotExist) {
-		t.Error("not removed:", stale, err)
+	for _, name := range []string{stale, marked} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			t.Error("not removed:", name, err)
+		}
 	}
 }
 
