@@ -49,7 +49,7 @@ func notifyMessage(args []string) (string, error) {
 		return "", usagef("notify needs K=V, such as READY=1")
 	}
 	for _, arg := range args {
-		if key, _, ok := strings.Cut(arg, "="); !ok || key == "" || strings.Contains(arg, "\n") {
+		if key, _, ok := strings.Cut(arg, "="); !ok || key == "" || strings.ContainsAny(arg, "\r\n") {
 			return "", usagef("%q is not K=V on one line", arg)
 		}
 	}

@@ -44,7 +44,7 @@ type Config struct {
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
 	Redact       func(argv []string) []string // returns a command as it may be shown; nil: as it is
-	// Observe is told of every message of an app: the keys that were understood, or that it was refused.
+	// Observe is told of every message of an app: the keys that were understood, or that it was refused or void.
 	// It is called by several goroutines and must not block. It may be nil.
 	Observe func(keys []string, refused bool)
 	Log     logr.Logger
@@ -138,6 +138,7 @@ type child struct {
 	hasTerminal bool
 	missed      missed // by its other processes
 	warned      bool   // of READY from a process that LISTEN_PID does not name; used by onNotice alone
+	saidVoid    bool   // that a message was void; used by onNotice alone
 }
 
 // Launch implements supervisor.Launcher.
@@ -280,6 +281,10 @@ func inherit(fd, own int) int {
 
 // onNotice decides whether a message counts, and passes it on. It runs on the receiver's goroutine.
 func (ch *child) onNotice(from notify.Sender, m notify.Message) {
+	if m.Void != "" {
+		ch.voidMessage(from, m.Void)
+		return
+	}
 	why := ch.l.strange(ch.generation, from)
 	ch.l.cfg.Observe(m.Keys, why != "")
 	if why != "" {
@@ -291,6 +296,15 @@ func (ch *child) onNotice(from notify.Sender, m notify.Message) {
 		ch.warnOfWrapper(from, m)
 	}
 	ch.l.notice(ch.generation, m)
+}
+
+// voidMessage counts a datagram of which nothing counts. The first one of a generation is logged.
+func (ch *child) voidMessage(from notify.Sender, why string) {
+	ch.l.cfg.Observe(nil, true)
+	if !ch.saidVoid {
+		ch.saidVoid = true
+		logging.Warn(ch.l.cfg.Log, "notify message is void", "generation", ch.generation, "sender", from.PID, "cause", why)
+	}
 }
 
 // Reap implements supervisor.Launcher. The end of a generation is held back until what the app said

@@ -66,7 +66,7 @@ var table = []metric{
 		labels: []label{{"signal", fixed(append(named(), "other"))}, {"action", fixed(supervisor.Actions)}}},
 	{name: "notify_messages_total", kind: counter, help: "Messages of the app by what was understood in them; one with two keys counts for both.",
 		labels: []label{{"key", func(o *Options) []string { return o.NotifyKeys }}}},
-	{name: "notify_errors_total", kind: counter, help: "Messages that were refused: another process than the app had sent them, or was named by MAINPID."},
+	{name: "notify_errors_total", kind: counter, help: "Messages that were refused: they were not from the app, named another's process in MAINPID, had a NUL byte inside or were too long."},
 	{name: "control_requests_total", kind: counter, help: "Requests on the control socket.",
 		labels: []label{{"verb", func(o *Options) []string { return o.ControlVerbs }}, {"result", func(o *Options) []string { return o.ControlResults }}}},
 

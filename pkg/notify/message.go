@@ -59,9 +59,17 @@ type Message struct {
 	Barrier                    bool
 	Failed                     string // why the app cannot start, as Status; "": it did not say so
 
+	Void string // why the whole datagram counts for nothing, and then the only field; "": it counts
+
 	Keys      []string // the understood keys with a sensible value, each once
 	Malformed int      // lines that are no KEY=value, or have a value that makes no sense
 }
+
+// Why a datagram is void.
+const (
+	voidNUL  = "it has a NUL byte inside"
+	voidLong = "it is longer than 64 KiB"
+)
 
 // Watchdog is the value of WATCHDOG=.
 type Watchdog int
@@ -86,17 +94,20 @@ func Duration(usec uint64) time.Duration {
 
 // Parse reads a datagram: KEY=value lines in any order, the last one of a key counts. What it does not
 // understand it leaves out. It keeps nothing of datagram.
+//
+// As for systemd (manager_dispatch_notify_fd in its src/core/manager.c), a datagram with a NUL byte inside is void, one NUL at the end is
+// the terminator of a C string, and both LF and CR end a line.
 func Parse(datagram []byte) Message {
-	// As systemd: some C programs send the terminator of their string too.
 	text := strings.TrimSuffix(string(datagram), "\x00")
-	if text == "\n" {
+	switch {
+	case strings.Contains(text, "\x00"):
+		return Message{Void: voidNUL}
+	case text == "\n":
 		text = "READY=1" // the notification of s6, https://skarnet.org/software/s6/notifywhenup.html
 	}
 	var m Message
-	for line := range strings.SplitSeq(text, "\n") {
-		if line != "" {
-			m.parseLine(line)
-		}
+	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		m.parseLine(line)
 	}
 	return m
 }

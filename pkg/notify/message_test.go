@@ -32,7 +32,16 @@ func TestParse(t *testing.T) {
 		{"case and space matter", "ready=1\n READY=1\nREADY =1\nREADY= 1", Message{Malformed: 1}},
 		{"no key", "=1\nhello\nREADY", Message{Malformed: 3}},
 		{"unknown", "FDSTORE=1\nX_OTHER=x=y\nNOTIFYACCESS=all", Message{}},
-		{"inner zero", "READY=1\x00\nSTOPPING=1", Message{Stopping: true, Keys: []string{"STOPPING"}, Malformed: 1}},
+		{"NUL inside a line", "READY=1\nX\x00Y", Message{Void: voidNUL}},
+		{"NUL at the end of a line", "READY=1\x00\nSTOPPING=1", Message{Void: voidNUL}},
+		{"NUL at the start", "\x00READY=1", Message{Void: voidNUL}},
+		{"two terminators", "READY=1\x00\x00", Message{Void: voidNUL}},
+		{"two of only terminators", "\x00\x00", Message{Void: voidNUL}},
+		{"only a terminator", "\x00", Message{}},
+		{"s6 with terminator", "\n\x00", Message{Ready: true, Keys: []string{"READY"}}},
+		{"lines end with CR LF", "STATUS=up\r\nREADY=1\r\n", Message{Ready: true, Status: "up", HasStatus: true, Keys: []string{"STATUS", "READY"}}},
+		{"lines end with CR", "\rREADY=1\r\rWATCHDOG=1", Message{Ready: true, Watchdog: WatchdogPing, Keys: []string{"READY", "WATCHDOG"}}},
+		{"a blank after the value", "READY=1 ", Message{Malformed: 1}},
 		{"reload", "RELOADING=1\nMONOTONIC_USEC=18446744073709551615",
 			Message{Reloading: true, MonotonicUsec: math.MaxUint64, Keys: []string{"RELOADING", "MONOTONIC_USEC"}}},
 		{"numbers", "ERRNO=2\nMAINPID=42\nWATCHDOG_USEC=3000000\nEXTEND_TIMEOUT_USEC=1",
@@ -48,7 +57,7 @@ func TestParse(t *testing.T) {
 		{"failed", "X_CRANK_FAILED=no database=x", Message{Failed: "no database=x", Keys: []string{"X_CRANK_FAILED"}}},
 		{"failed for nothing", "X_CRANK_FAILED=", Message{Failed: "no reason given", Keys: []string{"X_CRANK_FAILED"}}},
 		{"status taken back", "STATUS=", Message{HasStatus: true, Keys: []string{"STATUS"}}},
-		{"status cleaned", "STATUS=a\x1b[31mb\tc\r\u202e\xff\xfeé", Message{Status: "a [31mb c  \ufffd\ufffdé", HasStatus: true, Keys: []string{"STATUS"}}},
+		{"status cleaned", "STATUS=a\x1b[31mb\tc\v\u202e\xff\xfeé", Message{Status: "a [31mb c  \ufffd\ufffdé", HasStatus: true, Keys: []string{"STATUS"}}},
 		{"status cut", "STATUS=" + long, Message{Status: long[:MaxText-1], HasStatus: true, Keys: []string{"STATUS"}}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -89,7 +98,8 @@ func TestDuration(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{"", "\n", "READY=1", "READY=1\nSTATUS=é\x00", "STATUS=\xff\x1b", "=", "a", "MAINPID=1\nMAINPID=",
-		"WATCHDOG=trigger\nBARRIER=1", "X_CRANK_FAILED=" + strings.Repeat("\xe2\x80", 300), "ERRNO=00000002"} {
+		"WATCHDOG=trigger\nBARRIER=1", "X_CRANK_FAILED=" + strings.Repeat("\xe2\x80", 300), "ERRNO=00000002",
+		"READY=1\x00\nX", "\x00", "\x00\x00", "READY=1\nSTATUS=a\x00b\x00", "READY=1\r\nSTATUS=\r", "\n\x00"} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, datagram []byte) {
@@ -110,6 +120,10 @@ func FuzzParse(f *testing.F) {
 			if !slices.Contains(Keys(), key) || slices.Contains(m.Keys[:i], key) {
 				t.Fatalf("keys %q", m.Keys)
 			}
+		}
+		inside := strings.IndexByte(string(datagram), 0)
+		if (m.Void != "") != (inside >= 0 && inside < len(datagram)-1) || m.Void != "" && !cmp.Equal(m, Message{Void: m.Void}) {
+			t.Fatalf("%+v", m)
 		}
 		if m.MainPID < 0 || m.MainPID > math.MaxInt32 || m.Errno < 0 || m.Errno > maxErrno || m.Malformed < 0 {
 			t.Fatalf("%+v", m)

@@ -15,7 +15,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// MaxDatagram is the length in bytes of the longest datagram that is read; longer ones are dropped.
+// MaxDatagram is the length in bytes of the longest datagram that is read; longer ones are void.
 const MaxDatagram = 64 << 10
 
 // maxPath is the longest path of a unix socket, without the zero at its end: unix(7).
@@ -41,7 +41,6 @@ type Receiver struct {
 	readers sync.WaitGroup
 	turn    sync.Mutex // held while a message is handled
 	closer  *closer
-	dropped atomic.Int64
 	busy    atomic.Int32 // messages that were taken from a socket and not handled yet
 }
 
@@ -122,12 +121,9 @@ func (r *Receiver) CloseAppEnd() {
 	}
 }
 
-// Dropped returns how many datagrams were longer than MaxDatagram.
-func (r *Receiver) Dropped() int64 { return r.dropped.Load() }
-
 // Serve starts to receive, and returns at once. handle is called for one message at a time, in the
 // order of each socket; while it blocks nothing is read, and soon the app's writes block too. An empty
-// datagram is no message. Descriptors sent along are closed concurrently; those of a BARRIER=1 are closed
+// datagram is no message; of a void one handle is told why. Descriptors sent along are closed concurrently; those of a BARRIER=1 are closed
 // after handle: their sender then knows that all it sent on that socket before was handled.
 func (r *Receiver) Serve(handle func(Sender, Message)) {
 	abstract := func(from Sender, m Message) {
@@ -252,25 +248,23 @@ func (r *Receiver) deliver(got received, handle func(Sender, Message)) {
 		got.descriptors = nil
 	}
 	defer func() { r.closer.add(got.descriptors) }()
-	switch {
-	case got.truncated:
-		r.dropped.Add(1)
-	case !got.empty:
-		r.turn.Lock()
-		defer r.turn.Unlock()
-		select {
-		case <-r.closing: // closed while the other socket's message was handled
-		default:
-			handle(got.sender, got.message)
-		}
+	if got.empty {
+		return
+	}
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	select {
+	case <-r.closing: // closed while the other socket's message was handled
+	default:
+		handle(got.sender, got.message)
 	}
 }
 
 type received struct {
-	sender           Sender
-	message          Message
-	descriptors      []int
-	truncated, empty bool
+	sender      Sender
+	message     Message
+	descriptors []int
+	empty       bool
 }
 
 var errClosed = errors.New("closed")
@@ -308,11 +302,11 @@ func receiveNow(fd int) (got received, err error) {
 	}
 	got = received{
 		sender:      Sender{PID: room.Sender.PID, UID: room.Sender.UID, GID: room.Sender.GID},
+		message:     Message{Void: voidLong},
 		descriptors: room.Descriptors,
-		truncated:   room.Truncated,
 		empty:       room.N == 0, // not an end: nobody shuts down a datagram socket
 	}
-	if !got.truncated {
+	if !room.Truncated {
 		got.message = Parse(room.Data[:room.N])
 	}
 	return got, nil
