@@ -121,7 +121,7 @@ func TestNotify(t *testing.T) {
 		{"descriptor", "", "", "fd", Ready, "READY=1", ""},
 		{"both: the path", path, path, "fd", Ready, "READY=1", ""},
 		{"both: the path is out of reach", "", path + "-gone", "fd", Ready, "READY=1", ""},
-		{"status in one line", path, path, "", func() error { return Status("a\nREADY=1") }, "STATUS=a READY=1", ""},
+		{"status in one line", path, path, "", func() error { return Status("a\nREADY=1\x00\rb") }, "STATUS=a READY=1  b", ""},
 		{"failed", path, path, "", func() error { return Failed("no database") }, "X_CRANK_FAILED=no database", ""},
 		{"nobody", "", "", "", Ready, "", ""},
 		{"gone", "", path + "-gone", "", Ready, "", "no such file"},

@@ -36,7 +36,7 @@ func ExtendTimeout(d time.Duration) error {
 	return Notify("EXTEND_TIMEOUT_USEC=" + strconv.FormatInt(d.Microseconds(), 10))
 }
 
-var oneLine = strings.NewReplacer("\n", " ", "\r", " ")
+var oneLine = strings.NewReplacer("\n", " ", "\r", " ", "\x00", " ")
 
 // Notify sends state, lines of KEY=VALUE, in one message: to the socket that NOTIFY_SOCKET names,
 // else to the descriptor NOTIFY_FD. Where nobody listens (neither is set) it returns nil. It blocks

@@ -3,7 +3,6 @@ package launch
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -391,12 +390,11 @@ func beDisguised(what string) error {
 			return errors.New("crank has not adopted it")
 		}
 	}
-	conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
+	fd, err := strconv.Atoi(os.Getenv("NOTIFY_FD"))
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	if _, err := conn.Write([]byte("STATUS=disguised")); err != nil {
+	if _, err := syscall.Write(fd, []byte("STATUS=disguised")); err != nil {
 		return err
 	}
 	if err := os.WriteFile(os.Getenv("OUT"), fmt.Appendln(nil, os.Getpid()), 0); err != nil {

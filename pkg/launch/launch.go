@@ -279,34 +279,6 @@ func inherit(fd, own int) int {
 	return fd
 }
 
-// onNotice decides whether a message counts, and passes it on. It runs on the receiver's goroutine.
-func (ch *child) onNotice(from notify.Sender, m notify.Message) {
-	if m.Void != "" {
-		ch.voidMessage(from, m.Void)
-		return
-	}
-	why := ch.l.strange(ch.generation, from)
-	ch.l.cfg.Observe(m.Keys, why != "")
-	if why != "" {
-		ch.l.cfg.Log.Info("notify message refused", "generation", ch.generation, "sender", from.PID, "uid", from.UID, "cause", why)
-		return
-	}
-	ch.l.resolve(m.MainPID)
-	if m.Ready {
-		ch.warnOfWrapper(from, m)
-	}
-	ch.l.notice(ch.generation, m)
-}
-
-// voidMessage counts a datagram of which nothing counts. The first one of a generation is logged.
-func (ch *child) voidMessage(from notify.Sender, why string) {
-	ch.l.cfg.Observe(nil, true)
-	if !ch.saidVoid {
-		ch.saidVoid = true
-		logging.Warn(ch.l.cfg.Log, "notify message is void", "generation", ch.generation, "sender", from.PID, "cause", why)
-	}
-}
-
 // Reap implements supervisor.Launcher. The end of a generation is held back until what the app said
 // before it has been handled: "X_CRANK_FAILED=why" and then exit 1 is a failure with a reason.
 func (l *Launcher) Reap() (exits []proc.Exit, none bool) {

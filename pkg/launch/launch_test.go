@@ -32,12 +32,14 @@ import (
 // files as well, since the launcher gives them this process's stdin.
 
 func TestMain(m *testing.M) {
-	if what := os.Getenv(disguised); what != "" {
-		if err := beDisguised(what); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for variable, play := range map[string]func(string) error{disguised: beDisguised, daemonised: beDaemon} {
+		if what := os.Getenv(variable); what != "" {
+			if err := play(what); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	if err := errors.Join(linux.CloseOnExecFrom(3), linux.SetSubreaper()); err != nil {
 		panic(err)
@@ -604,7 +606,7 @@ func TestStrays(t *testing.T) {
 	}
 }
 
-// TestSenders: a message counts unless it is known to come from elsewhere.
+// TestSenders: a message counts if it is known to come from the generation, or its sender cannot be asked any more.
 func TestSenders(t *testing.T) {
 	b := newBench(t, nil)
 	one, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; kill -STOP $$`)
@@ -618,16 +620,24 @@ func TestSenders(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.exit(&child{l: b.Launcher, launched: dead, main: dead})
+	zombie, err := proc.Start(proc.Spec{Path: "/bin/true", Argv: []string{"true"}, Files: []int{0, 1, 2}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for runs(zombie.PID()) {
+		time.Sleep(time.Millisecond)
+	}
 	for _, c := range []struct {
 		name       string
 		generation int
 		pid        int
-		refused    bool
+		refused    bool // on a socket with an address
 	}{
 		{"the main process", 1, one.PID(), false},
 		{"a helper of it", 1, helper, false},
 		{"dead already", 1, dead.PID(), false},
-		{"nobody's", 1, os.Getppid(), false},
+		{"ended, and not waited for", 1, zombie.PID(), false},
+		{"nobody's", 1, os.Getppid(), true},
 		{"another generation", 1, two.PID(), true},
 		{"another generation's helper", 2, helper, true},
 		{"crank itself", 1, os.Getpid(), true},
@@ -636,9 +646,15 @@ func TestSenders(t *testing.T) {
 		if why := b.strange(c.generation, notify.Sender{PID: c.pid, UID: os.Geteuid()}); (why != "") != c.refused {
 			t.Errorf("%s: %q", c.name, why)
 		}
+		why := b.strange(c.generation, notify.Sender{PID: c.pid, UID: os.Geteuid(), Inherited: true})
+		if refused := c.refused && c.name != "nobody's"; (why != "") != refused {
+			t.Errorf("%s, on the pair: %q", c.name, why)
+		}
 	}
 
-	// Everybody can find an abstract address: who is not known to be of the generation must be of crank's own user, or root.
+	b.exit(&child{l: b.Launcher, launched: zombie, main: zombie})
+
+	// Everybody can find an abstract address: one that has ended must have been of crank's own user, or root.
 	const other = 12345
 	for _, c := range []struct {
 		name    string
@@ -652,6 +668,7 @@ func TestSenders(t *testing.T) {
 		{"dead already, of crank's own user", notify.Sender{PID: dead.PID(), UID: os.Geteuid(), Abstract: true}, false},
 		{"dead already, root's", notify.Sender{PID: dead.PID(), UID: 0, Abstract: true}, false},
 		{"nobody's", notify.Sender{PID: os.Getppid(), UID: other, Abstract: true}, true},
+		{"nobody's, of crank's own user", notify.Sender{PID: os.Getppid(), UID: os.Geteuid(), Abstract: true}, true},
 	} {
 		if why := b.strange(1, c.from); (why != "") != c.refused {
 			t.Errorf("%s, by an abstract address: %q", c.name, why)

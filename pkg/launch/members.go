@@ -3,10 +3,8 @@ package launch
 import (
 	"cmp"
 	"os"
-	"strconv"
 	"syscall"
 
-	"github.com/crankctl/crank/pkg/notify"
 	"github.com/crankctl/crank/pkg/proc"
 )
 
@@ -263,43 +261,19 @@ func (l *Launcher) signal(e proc.Entry, sig syscall.Signal) {
 	}
 }
 
-// strange returns why a message on the sockets of generation n does not count; empty: it does. A
-// sender that is dead already cannot be looked up, and is fine: the socket's address is secret. Where it is not, an abstract
-// one, only crank's own user and root may send without being known to be of the generation. It blocks like Owner.
-func (l *Launcher) strange(n int, from notify.Sender) string {
-	switch from.PID {
-	case 0:
-		return "its sender is in another pid namespace"
-	case os.Getpid():
-		return "its sender is crank itself"
-	}
-	l.mu.Lock()
-	own := l.children[n]
-	known := own != nil && from.PID == own.PID()
-	l.mu.Unlock()
-	if known {
-		return ""
-	}
-	switch owner := l.Owner(from.PID); {
-	case owner == n:
-		return ""
-	case owner != 0:
-		return "its sender belongs to generation " + strconv.Itoa(owner)
-	case from.Abstract && from.UID != os.Geteuid() && from.UID != 0:
-		return "its sender is of another user, and everybody can find an abstract address"
-	}
-	return ""
-}
-
-// lineage reads a process and its ancestors.
+// lineage reads a process and its ancestors. If one ends meanwhile, its child has another parent by then.
 func lineage(pid int) proc.Table {
-	t := proc.Table{}
+	t, child := proc.Table{}, 0
 	for pid > 0 && t[pid].PID == 0 {
 		e, ok := proc.Lookup(pid)
 		if !ok {
+			e, ok = proc.Lookup(child)
+			ok = ok && e.Parent != pid
+		}
+		if !ok {
 			break
 		}
-		t[pid], pid = e, e.Parent
+		t[e.PID], child, pid = e, e.PID, e.Parent
 	}
 	return t
 }

@@ -1,8 +1,13 @@
 package launch
 
 import (
+	"errors"
+	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -10,6 +15,102 @@ import (
 
 	"github.com/crankctl/crank/pkg/notify"
 )
+
+// daemonised is the variable that turns this test binary into a daemon that waits for a socket which matches the pattern, sends READY=1 to
+// it, tells the test its pid through OUT, and lives on.
+const daemonised = "LAUNCH_TEST_DAEMON"
+
+func beDaemon(pattern string) error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		found, _ := filepath.Glob(pattern)
+		if len(found) == 0 {
+			continue
+		}
+		conn, err := net.Dial("unixgram", found[0])
+		if err != nil {
+			continue // it is not bound yet
+		}
+		defer conn.Close()
+		if _, err := conn.Write([]byte("READY=1")); err != nil {
+			return err
+		}
+		if err := os.WriteFile(os.Getenv("OUT"), fmt.Appendln(nil, os.Getpid()), 0); err != nil {
+			return err
+		}
+		time.Sleep(patience) // the test kills it before that
+		return nil
+	}
+	return errors.New("no socket matches " + pattern)
+}
+
+// daemonFor starts beDaemon from generation n as daemons start: forked twice, in a session of its own, and with this environment alone.
+func (b *bench) daemonFor(n int, pattern, variables string) (*child, *lines) {
+	b.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return b.shell(n, `setsid sh -c '(exec env -i OUT="$OUT" '"$VARIABLES"' "$SELF") & exit 0'; kill -STOP $$`,
+		"SELF="+self, "VARIABLES="+variables+" "+daemonised+"="+pattern)
+}
+
+// TestDaemonSpeaksForAnother: a daemon of one generation, which nothing but its descent tells apart, finds the path of the next one's
+// socket. Neither it nor anybody else whom crank does not know for a process of that generation says READY there.
+func TestDaemonSpeaksForAnother(t *testing.T) {
+	refused := make(chan bool, 10)
+	b := newBench(t, func(c *Config) { c.Observe = func(_ []string, r bool) { refused <- r } })
+	one, out := b.daemonFor(1, filepath.Join(b.dir, "web.notify", "notify-2-*"), "")
+	two, _ := b.shell(2, "kill -STOP $$")
+	daemon := out.number()
+	select {
+	case s := <-b.notices:
+		t.Errorf("it said %+v for generation %d", s.message, s.generation)
+	case r := <-refused:
+		if !r {
+			t.Errorf("it said READY for generation 2: %+v", (<-b.notices).message)
+		}
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+	}
+	b.kill(daemon)
+	b.end(two)
+	b.end(one)
+}
+
+// TestDaemonSpeaks: a daemon that has left its group, its session and its parents speaks for its generation if its environment says so.
+func TestDaemonSpeaks(t *testing.T) {
+	for name, c := range map[string]struct {
+		variables string
+		counts    bool
+	}{
+		"crank's variables":           {"CRANK_NAME=web CRANK_GENERATION=1", true},
+		"those of another generation": {"CRANK_NAME=web CRANK_GENERATION=7", false},
+		"those of another instance":   {"CRANK_NAME=db CRANK_GENERATION=1", false},
+		"nothing of crank's":          {"", false},
+	} {
+		refused := make(chan bool, 10)
+		b := newBench(t, func(c *Config) { c.Observe = func(_ []string, r bool) { refused <- r } })
+		ch, out := b.daemonFor(1, filepath.Join(b.dir, "web.notify", "notify-1-*"), c.variables)
+		daemon := out.number()
+		if r := <-refused; r == c.counts {
+			t.Errorf("with %s in its environment, refused: %v", name, r)
+		}
+		if c.counts {
+			<-b.notices
+		}
+		b.kill(daemon)
+		b.end(ch)
+	}
+}
+
+// kill ends an orphan.
+func (b *bench) kill(pid int) {
+	b.t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		b.t.Error(err)
+	}
+	b.reap(pid)
+}
 
 // TestVoidMessages: nothing in a datagram with a NUL byte inside counts, whichever socket it came by. Each one is counted as refused, and
 // a generation's first is logged.

@@ -26,7 +26,10 @@ const maxPath = 107
 type Sender struct {
 	PID, UID, GID int
 	Abstract      bool // it sent to an abstract address, which every process of the network namespace can find
+	Inherited     bool // it sent on the pair, whose other end only the app was given
 }
+
+const pairName = "notify pair"
 
 // Receiver holds the two sockets on which one generation of the app can speak: one at an address, for
 // NOTIFY_SOCKET, and a pair whose other end is handed to the app, for NOTIFY_FD.
@@ -60,7 +63,7 @@ func Open(dir string, generation int) (*Receiver, error) {
 		return nil, fmt.Errorf("cannot open notify socket pair: %w", err)
 	}
 	r.appEnd = theirs
-	r.sockets = append(r.sockets, os.NewFile(uintptr(ours), "notify pair"))
+	r.sockets = append(r.sockets, os.NewFile(uintptr(ours), pairName))
 	return r, nil
 }
 
@@ -126,16 +129,14 @@ func (r *Receiver) CloseAppEnd() {
 // datagram is no message; of a void one handle is told why. Descriptors sent along are closed concurrently; those of a BARRIER=1 are closed
 // after handle: their sender then knows that all it sent on that socket before was handled.
 func (r *Receiver) Serve(handle func(Sender, Message)) {
-	abstract := func(from Sender, m Message) {
-		from.Abstract = true
-		handle(from, m)
-	}
 	for _, socket := range r.sockets {
-		to := handle
-		if strings.HasPrefix(socket.Name(), "@") {
-			to = abstract
-		}
-		r.readers.Go(func() { r.read(socket, to) })
+		abstract, inherited := strings.HasPrefix(socket.Name(), "@"), socket.Name() == pairName
+		r.readers.Go(func() {
+			r.read(socket, func(from Sender, m Message) {
+				from.Abstract, from.Inherited = abstract, inherited
+				handle(from, m)
+			})
+		})
 	}
 }
 

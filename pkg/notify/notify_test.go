@@ -199,7 +199,8 @@ func TestDeadSender(t *testing.T) {
 	for name := range helpers {
 		for _, dir := range []string{directory(t), ""} {
 			t.Run(name+dir, func(t *testing.T) {
-				want := Sender{UID: os.Getuid(), GID: os.Getgid(), Abstract: dir == "" && name != "send by descriptor"}
+				inherited := name == "send by descriptor"
+				want := Sender{UID: os.Getuid(), GID: os.Getgid(), Abstract: dir == "" && !inherited, Inherited: inherited}
 				if name == "send as nobody" {
 					root.Need(t)
 					want.UID, want.GID = nobody, nobody

@@ -1,0 +1,97 @@
+package launch
+
+import (
+	"os"
+	"strconv"
+
+	"github.com/crankctl/crank/pkg/logging"
+	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
+)
+
+// onNotice decides whether a message counts, and passes it on. It runs on the receiver's goroutine.
+func (ch *child) onNotice(from notify.Sender, m notify.Message) {
+	if m.Void != "" {
+		ch.voidMessage(from, m.Void)
+		return
+	}
+	if why := ch.l.strange(ch.generation, from); why != "" {
+		ch.refuse(from, m, why)
+		return
+	}
+	ch.l.cfg.Observe(m.Keys, false)
+	ch.l.resolve(m.MainPID)
+	if m.Ready {
+		ch.warnOfWrapper(from, m)
+	}
+	ch.l.notice(ch.generation, m)
+}
+
+// voidMessage counts a datagram of which nothing counts. The first one of a generation is logged.
+func (ch *child) voidMessage(from notify.Sender, why string) {
+	ch.l.cfg.Observe(nil, true)
+	if !ch.saidVoid {
+		ch.saidVoid = true
+		logging.Warn(ch.l.cfg.Log, "notify message is void", "generation", ch.generation, "sender", from.PID, "cause", why)
+	}
+}
+
+// Why a message does not count.
+const (
+	strangeNamespace = "its sender is in another pid namespace"
+	strangeSelf      = "its sender is crank itself"
+	strangeUser      = "its sender is of another user, and everybody can find an abstract address"
+	strangeUnknown   = "its sender is not known to be of this generation"
+)
+
+// strange returns why a message on the sockets of generation n does not count; empty: it does. The name of the socket's file keeps it
+// from other users, but not from the processes of other generations, which may have the user that can list the directory. So a sender
+// that can be looked up has to be known for one of the generation, unless it sent on the pair: to have that is proof enough. A
+// sender that has ended cannot be looked up, and is fine, except at an abstract address, which everybody can find: there it has to be of
+// crank's own user or root. It blocks like Owner.
+func (l *Launcher) strange(n int, from notify.Sender) string {
+	switch from.PID {
+	case 0:
+		return strangeNamespace
+	case os.Getpid():
+		return strangeSelf
+	}
+	l.mu.Lock()
+	own := l.children[n]
+	known := own != nil && from.PID == own.PID()
+	l.mu.Unlock()
+	if known {
+		return ""
+	}
+	switch owner := l.Owner(from.PID); {
+	case owner == n:
+		return ""
+	case owner != 0:
+		return "its sender belongs to generation " + strconv.Itoa(owner)
+	case from.Inherited:
+		return ""
+	case runs(from.PID): // after Owner, which finds none either if the sender ends meanwhile
+		return strangeUnknown
+	case from.Abstract && from.UID != os.Geteuid() && from.UID != 0:
+		return strangeUser
+	}
+	return ""
+}
+
+// runs reports whether there is a process, as far as /proc shows it, that has not ended.
+func runs(pid int) bool {
+	e, ok := proc.Lookup(pid)
+	return ok && !e.Zombie
+}
+
+// refuse counts a message that does not count, and logs why.
+func (ch *child) refuse(from notify.Sender, m notify.Message, why string) {
+	ch.l.cfg.Observe(m.Keys, true)
+	facts := []any{"generation", ch.generation, "sender", from.PID, "uid", from.UID, "program", proc.Name(from.PID), "cause", why}
+	if why != strangeUnknown {
+		ch.l.cfg.Log.Info("notify message refused", facts...)
+		return
+	}
+	logging.Warn(ch.l.cfg.Log, "notify message refused", append(facts,
+		"hint", "a daemon of the app has to keep CRANK_NAME and CRANK_GENERATION in its environment, or to write to NOTIFY_FD")...)
+}
