@@ -302,18 +302,24 @@ func TestOrphanOOMScore(t *testing.T) {
 }
 
 // TestMainIsOrphan: MAINPID= can name an orphan that only its environment assigns to the generation, since the message waits for that.
+// When it ends, the launched process is the main one again, as if another process than crank had been the orphan's parent.
 func TestMainIsOrphan(t *testing.T) {
 	b := newBench(t, nil)
 	ch, _, orphan := b.daemon(1)
+	launched := ch.PID()
 	go ch.onNotice(notify.Sender{PID: ch.PID()}, notify.Message{MainPID: orphan})
 	<-b.notices
 	if err := ch.SetMain(orphan); err != nil || ch.PID() != orphan {
 		t.Fatalf("%v; the main process is %d, not %d", err, ch.PID(), orphan)
 	}
-	if err := ch.Signal(syscall.SIGTERM, false); err != nil {
+	b.mainEnds(ch, launched)
+	if ch.main.IsGone() {
+		t.Error("the generation has ended")
+	}
+	if err := ch.Signal(syscall.SIGKILL, true); err != nil {
 		t.Fatal(err)
 	}
-	b.reap(orphan)
+	b.reap(launched)
 	ch.Gone()
 	b.seeOff(ch)
 }

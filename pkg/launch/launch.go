@@ -293,7 +293,7 @@ func (l *Launcher) Reap() (exits []proc.Exit, none bool) {
 		}
 		l.closing.Go(func() { l.holdBack(ch, e) })
 	}
-	none, err := proc.Reap(func(e proc.Exit) { ended(l.endedWith(&e), e) })
+	none, err := proc.Reap(func(e proc.Exit) { ended(l.endedWith(e), e) })
 	if err != nil {
 		l.cfg.Log.Error(err, "cannot reap")
 	}

@@ -2,7 +2,6 @@ package launch
 
 import (
 	"errors"
-	"os"
 	"slices"
 	"strconv"
 
@@ -11,10 +10,13 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// The main process of a generation is the one that was launched, until MAINPID= names another. Where the
-// launched one ends, crank becomes the parent of the other one and gets its status. Where it stays, it is the
-// other one's parent, or an ancestor, and takes that status itself. crank then looks for that end at each Reap, and the
-// kernel tells the status (since Linux 6.15). An older kernel does not: the launched one is the main one again.
+// The main process of a generation is the one that was launched, until MAINPID= names another: any live process of the generation,
+// whoever its parent is. When that one ends while the launched one still runs, the launched one is the main process again, and the
+// generation goes on. A script that calls "systemd-notify --ready --pid=self" names a process that is about to end. systemd, too,
+// does not stop a service when a main process that is not its child ends: it gets no SIGCHLD for it, and looks again only when the
+// control group is empty (service_set_main_pidref and service_notify_cgroup_empty_event in its src/core/service.c). When the launched
+// one has ended before, the generation ends with the named one. crank is its parent then, and takes its status. Where another process
+// is, only that one gets the status, and crank takes it for a failure. crank looks for such an end at each Reap.
 
 var errStranger = errors.New("it is no process of this generation")
 
@@ -31,7 +33,7 @@ func (ch *child) mainPID() int {
 // SetMain implements supervisor.Child.
 func (ch *child) SetMain(pid int) error {
 	err := ch.setMain(pid)
-	if err != nil {
+	if err != nil && !errors.Is(err, proc.ErrEnded) {
 		ch.l.cfg.Observe(nil, true)
 	}
 	return err
@@ -47,7 +49,7 @@ func (ch *child) setMain(pid int) error {
 		t := lineage(pid)
 		e, ok := t[pid]
 		if !ok || e.Zombie {
-			return os.ErrProcessDone
+			return proc.ErrEnded
 		}
 		if l.look(t).owner(pid).generation != ch.generation { // its claim is known: see resolve
 			return errStranger
@@ -61,58 +63,48 @@ func (ch *child) setMain(pid int) error {
 	return nil
 }
 
-// endedWith takes note of the end of a process, and returns the generation that ends with it; nil: none
-// does. The end of the launched process becomes that of the main one, where that was reaped by its parent.
-func (l *Launcher) endedWith(e *proc.Exit) *child {
+// endedWith takes note of the end of a process that was reaped, and returns the generation that ends with it; nil: none does.
+func (l *Launcher) endedWith(e proc.Exit) *child {
 	for _, ch := range l.children {
-		if e.PID == ch.main.PID() && !ch.main.IsGone() {
-			ch.gone(ch.main) // its pid is free from now on
+		switch {
+		case e.PID == ch.launched.PID() && !ch.launched.IsGone():
+			ch.gone(ch.launched) // its pid is free from now on
+			if _, ok := ch.main.Look(); ok || ch.main != ch.launched && ch.main.IsGone() {
+				return nil // the named one runs, or crank is about to reap it, or the generation has ended with it
+			}
+			ch.follow(ch.launched) // which has reaped the named one, if there is one
+			return ch
+		case e.PID == ch.main.PID() && !ch.main.IsGone():
+			if ch.takesOver() {
+				return nil
+			}
+			ch.gone(ch.main)
 			return ch
 		}
-		if e.PID != ch.launched.PID() || ch.launched.IsGone() {
-			continue
-		}
-		ch.gone(ch.launched)
-		if ch.main.IsGone() {
-			return nil // it has ended before
-		}
-		if _, ok := ch.main.Look(); ok {
-			return nil // crank is its parent now
-		}
-		status := *e
-		if own, ended, known := ch.main.End(); ended && known {
-			status = own
-		}
-		status.PID = ch.main.PID()
-		*e = status
-		ch.gone(ch.main)
-		return ch
 	}
 	return nil
 }
 
-// unseen returns the ends of main processes that no wait4 of crank's tells, and the generations that end with them.
+// takesOver makes the launched process, if it runs, the main one instead of a named one that has ended.
+func (ch *child) takesOver() bool {
+	if e, ok := ch.launched.Look(); !ok || e.Zombie {
+		return false
+	}
+	ch.follow(ch.launched)
+	return true
+}
+
+// unseen looks for the ends of main processes that no wait4 of crank's tells, and returns the generations that end with them. How they
+// ended only their parents know: they count as failures, since a success is the last thing to assume.
 func (l *Launcher) unseen() map[*child]proc.Exit {
 	all := map[*child]proc.Exit{}
 	for n, ch := range l.children {
-		if ch.main == ch.launched {
-			continue
+		if ch.main == ch.launched || !ch.main.EndedUnseen() || ch.takesOver() || !ch.launched.IsGone() {
+			continue // with the launched one that has ended, Reap is about to be called
 		}
-		e, ended, known := ch.main.End()
-		switch {
-		case !ended:
-			continue
-		case known:
-			all[ch] = e
-		case ch.launched.IsGone():
-			all[ch] = proc.Exit{PID: e.PID, Code: 1} // a success is the last thing that it should be taken for
-			l.cfg.Log.Info("the main process has ended, and only its parent knows how: taken for exit code 1", "generation", n, "pid", e.PID)
-		default:
-			l.cfg.Log.Info("the main process has ended, and only its parent knows how: that is the main one again", "generation", n,
-				"pid", e.PID, "parent", ch.launched.PID())
-			ch.follow(ch.launched)
-			continue
-		}
+		e := proc.Exit{PID: ch.main.PID(), Code: 1}
+		l.cfg.Log.Info("exit status unknown; assuming 1", "generation", n, "pid", e.PID, "cause", "another process has reaped the main process")
+		all[ch] = e
 		ch.gone(ch.main)
 	}
 	return all
@@ -123,7 +115,7 @@ func (ch *child) follow(next *proc.Process) {
 	ch.l.mu.Lock()
 	defer ch.l.mu.Unlock()
 	if ch.main != ch.launched {
-		ch.main.Gone() // it goes on as any other process of the generation
+		ch.main.Gone() // it has ended, or goes on as any other process of the generation
 	}
 	ch.main = next
 }

@@ -102,8 +102,8 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// TestMainReapedByItsParent: no wait4 of crank's sees the end of the main process. Since Linux 6.15 the kernel tells it
-// all the same, before that the launched process is the main one again.
+// TestMainReapedByItsParent: a named process ends, and the launched one, which runs, takes its status. The launched one is the main process
+// again, and the generation ends with it.
 func TestMainReapedByItsParent(t *testing.T) {
 	b := newBench(t, nil)
 	ch, out := b.shell(1, `sleep 1000 & first=$!; echo $first > "$OUT"; sleep 1001 & wait $first; echo reaped > "$OUT"
@@ -112,8 +112,8 @@ func TestMainReapedByItsParent(t *testing.T) {
 	if err := ch.SetMain(main); err != nil {
 		t.Fatal(err)
 	}
-	if exits, _ := b.Reap(); len(exits) != 0 {
-		t.Errorf("before its end: %v", exits)
+	if b.Reap(); ch.PID() != main {
+		t.Errorf("before its end, the main process is %d", ch.PID())
 	}
 	if err := ch.Signal(syscall.SIGTERM, false); err != nil {
 		t.Fatal(err)
@@ -124,46 +124,114 @@ func TestMainReapedByItsParent(t *testing.T) {
 		}
 	}
 	exits, _ := b.Reap()
-	left := 2 // the launched one and the second sleep
-	switch {
-	case len(exits) == 1 && exits[0].PID == main && exits[0].Signal == syscall.SIGTERM:
-		t.Log("the kernel tells how it ended")
-		ch.Gone()
-	case len(exits) == 0 && ch.PID() == launched:
-		t.Log("the kernel does not tell how it ended")
-		left--
-	default:
-		t.Fatalf("got %v, and the main process is %d", exits, ch.PID())
+	if ch.PID() != launched || slices.ContainsFunc(exits, func(e proc.Exit) bool { return e.PID == main || e.PID == launched }) {
+		t.Fatalf("got %v, and the main process is %d, want the launched one, %d", exits, ch.PID(), launched)
 	}
-	if exits, _ := b.Reap(); len(exits) != 0 {
-		t.Errorf("a second time: %v", exits)
+	if n := ch.Others(0); n != 1 {
+		t.Errorf("%d others, want the second sleep", n)
 	}
-	if n := ch.Others(0); n != left {
-		t.Errorf("%d others, want %d", n, left)
+	if err := ch.Signal(syscall.SIGTERM, false); err != nil {
+		t.Fatal(err)
 	}
+	if e := b.reap(launched); e.Code != 4 {
+		t.Errorf("got %v", e)
+	}
+	ch.Gone()
 	b.seeOff(ch)
 }
 
-// TestMainIsZombie: its parent lives, and never takes its status.
+// TestMainIsZombie: the launched process never takes the status of the named one.
 func TestMainIsZombie(t *testing.T) {
 	b := newBench(t, nil)
-	env, _ := b.fifo()
-	ch, out := b.shell(1, `sh -c 'echo $$ > "$OUT"; read x < "$GO"; exit 7' & exec sleep 1000`, env)
-	main := out.number()
+	ch, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; exec sleep 1000`)
+	launched, main := ch.PID(), out.number()
+	awaitProgram(t, launched, "sleep")
+	if err := ch.SetMain(main); err != nil {
+		t.Fatal(err)
+	}
+	b.mainEnds(ch, launched)
+	if n := ch.Others(0); n != 0 {
+		t.Errorf("%d others", n)
+	}
+	if err := ch.Signal(syscall.SIGTERM, false); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.reap(launched); e.Signal != syscall.SIGTERM {
+		t.Errorf("got %v", e)
+	}
+	ch.Gone()
+	b.seeOff(ch)
+}
+
+// TestMainOfAnotherParent: the launched process has ended, and a process that runs takes the status of the named one. The generation ends
+// with it, as a failure.
+func TestMainOfAnotherParent(t *testing.T) {
+	b := newBench(t, nil)
+	env, release := b.fifo()
+	ch, out := b.shell(1, `sh -c 'sleep 1000 & echo $! > "$OUT"; wait; exec sleep 1000' & read x < "$GO"; exit 0`, env)
+	launched, main := ch.PID(), out.number()
+	if err := ch.SetMain(main); err != nil {
+		t.Fatal(err)
+	}
+	release()
+	if e := b.reap(launched); e.Code != 0 || ch.PID() != main || ch.main.IsGone() {
+		t.Fatalf("%v, and the main process is %d", e, ch.PID())
+	}
+	if err := ch.Signal(syscall.SIGTERM, false); err != nil {
+		t.Fatal(err)
+	}
+	if e := b.reap(main); e.Code != 1 || e.Signal != 0 {
+		t.Errorf("got %v", e)
+	}
+	ch.Gone()
+	b.seeOff(ch)
+}
+
+// TestBothEnd: the named process ends, and right after it the launched one, as a wrapper that waits for it does, before crank looks.
+func TestBothEnd(t *testing.T) {
+	b := newBench(t, nil)
+	ch, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; wait $!; exit 9`)
+	launched, main := ch.PID(), out.number()
 	if err := ch.SetMain(main); err != nil {
 		t.Fatal(err)
 	}
 	if err := ch.Signal(syscall.SIGTERM, false); err != nil {
 		t.Fatal(err)
 	}
-	if e := b.reap(main); e.Signal != syscall.SIGTERM {
-		t.Errorf("got %v", e)
+	for runs(launched) {
+		time.Sleep(time.Millisecond)
+	}
+	if e := b.reap(launched); e.Code != 9 || ch.PID() != launched {
+		t.Errorf("got %v, and the main process is %d, want the launched one, %d", e, ch.PID(), launched)
 	}
 	ch.Gone()
-	if n := ch.Others(0); n != 1 {
-		t.Errorf("%d others, want the launched one", n)
-	}
 	b.seeOff(ch)
+}
+
+// mainEnds kills the named main process, and waits until the launched one is the main process again.
+func (b *bench) mainEnds(ch *child, launched int) {
+	b.t.Helper()
+	if err := ch.Signal(syscall.SIGKILL, false); err != nil {
+		b.t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ch.PID() != launched && !ch.main.IsGone(); time.Sleep(time.Millisecond) {
+		if b.Reap(); time.Now().After(deadline) {
+			b.t.Fatalf("the main process is %d, want the launched one, %d", ch.PID(), launched)
+		}
+	}
+	if ch.PID() != launched {
+		b.t.Fatalf("the generation has ended with process %d", ch.PID())
+	}
+}
+
+// awaitProgram waits until a process has executed a program.
+func awaitProgram(t *testing.T, pid int, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); proc.Name(pid) != name; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d runs %s", pid, proc.Name(pid))
+		}
+	}
 }
 
 func TestSetMain(t *testing.T) {
@@ -198,7 +266,8 @@ func TestSetMain(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.err)
 		}
 	}
-	if refused != 5 || one.PID() != launched {
+	if refused != 3 || // one that has ended is no fault
+		one.PID() != launched {
 		t.Errorf("%d were refused; the main process is %d", refused, one.PID())
 	}
 	for _, pid := range []int{launched, helper, helper, launched, helper} {

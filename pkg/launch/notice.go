@@ -58,7 +58,7 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 	}
 	l.mu.Lock()
 	own := l.children[n]
-	known := own != nil && from.PID == own.PID()
+	known := own != nil && from.PID == own.PID() && !own.main.IsGone()
 	l.mu.Unlock()
 	if known {
 		return ""

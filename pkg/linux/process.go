@@ -76,14 +76,6 @@ func PidfdSignal(pidfd int, sig unix.Signal) (unsupported bool, err error) {
 	return false, os.NewSyscallError("pidfd_send_signal", err)
 }
 
-// PidfdStatus returns how the process of a pidfd ended, once its parent has taken its status; ok is false before
-// that, and on kernels before 6.15 (PIDFD_GET_INFO with PIDFD_INFO_EXIT, include/uapi/linux/pidfd.h).
-func PidfdStatus(pidfd int) (status WaitStatus, ok bool) {
-	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_EXIT}
-	err := unix.IoctlPidfdInfo(pidfd, &info)
-	return WaitStatus(info.Exit_code), err == nil && info.Mask&unix.PIDFD_INFO_EXIT != 0
-}
-
 // Kill is kill(2): a negative pid is a process group.
 func Kill(pid int, sig unix.Signal) error {
 	return os.NewSyscallError("kill", unix.Kill(pid, sig))

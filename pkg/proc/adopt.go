@@ -7,10 +7,13 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
+// ErrEnded is the error for a process that has ended.
+var ErrEnded = os.ErrProcessDone
+
 // Adopt returns a Process for one that was found in /proc and that Start has not started: a descendant that
 // the app calls its main one. Its parent may be another than crank, and reap it unseen. SignalGroup signals the
 // group that it leads, or group if it is in that one; else it signals the process alone, since who else would
-// be hit is not known. The error says that it has ended, and matches os.ErrProcessDone. The caller calls Gone
+// be hit is not known. The error says that it has ended, and matches ErrEnded. The caller calls Gone
 // in the end.
 func Adopt(e Entry, group int) (*Process, error) {
 	fd, err := linux.PidfdOpen(e.PID)
@@ -20,23 +23,16 @@ func Adopt(e Entry, group int) (*Process, error) {
 	p := &Process{pid: e.PID, pidfd: fd, start: e.Start, group: group}
 	if now, ok := p.Look(); !ok || now.Zombie {
 		p.Gone()
-		return nil, fmt.Errorf("cannot adopt process %d: %w", e.PID, os.ErrProcessDone)
+		return nil, fmt.Errorf("cannot adopt process %d: %w", e.PID, ErrEnded)
 	}
 	return p, nil
 }
 
-// End returns how an adopted process ended whose status another parent takes, or has taken. ended is false while it
-// runs, and where crank is the parent: Reap tells then. known is false where it was reaped on a kernel before 6.15.
-func (p *Process) End() (e Exit, ended, known bool) {
+// EndedUnseen reports whether an adopted process has ended and another process than crank is to reap it, or has. If crank is its
+// parent, Reap reports its end instead.
+func (p *Process) EndedUnseen() bool {
 	now, ok := p.Look()
-	switch {
-	case p.gone, ok && !now.Zombie, ok && now.Parent == os.Getpid():
-		return Exit{}, false, false
-	case ok:
-		return exitOf(p.pid, now.Status), true, true
-	}
-	status, known := linux.PidfdStatus(p.pidfd)
-	return exitOf(p.pid, status), true, known
+	return !p.gone && (!ok || now.Zombie && now.Parent != os.Getpid())
 }
 
 // Look reads the process's entry; ok is false where it was reaped, though its pid may belong to another one.

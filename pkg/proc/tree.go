@@ -15,8 +15,7 @@ import (
 type Entry struct {
 	PID, Parent, Group, Session int
 	Zombie                      bool
-	Status                      linux.WaitStatus // how a zombie ended
-	Start                       uint64           // in clock ticks after boot: with PID it identifies a process for good
+	Start                       uint64 // in clock ticks after boot: with PID it identifies a process for good
 }
 
 // Table is a look at all processes that /proc shows, by pid.
@@ -110,9 +109,6 @@ func parseStat(pid int, b []byte) (e Entry, ok bool) {
 	num := func(i int) int { n, _ := strconv.Atoi(string(f[i])); return n }
 	start, _ := strconv.ParseUint(string(f[19]), 10, 64)
 	e = Entry{PID: pid, Parent: num(1), Group: num(2), Session: num(3), Zombie: f[0][0] == 'Z' || f[0][0] == 'X', Start: start}
-	if e.Zombie && len(f) >= 50 {
-		e.Status = linux.WaitStatus(num(49))
-	}
 	return e, true
 }
 

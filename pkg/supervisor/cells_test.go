@@ -412,6 +412,18 @@ var cells = map[string]string{
 	"others go/delay":     "none; 1 gets others TERM; exit 3",
 	"others go/shutdown":  "none; 1 gets others TERM; exit 3",
 
+	"named ends/idle":      "none",
+	"named ends/startup":   "1 starting; 3001",
+	"named ends/first":     "1 starting; 3001",
+	"named ends/next":      "1 ready, 2 starting; 3002",
+	"named ends/executing": "1 ready, 2 executing; 1002",
+	"named ends/checking":  "1 ready, 2 checking; 2002",
+	"named ends/settling":  "1 ready, 2 settling; 3002",
+	"named ends/ready":     "1 ready; 3001",
+	"named ends/leaving":   "1 stopping, 2 ready; 3001; 1 gets TERM",
+	"named ends/delay":     "1 ready; 3001; not ready",
+	"named ends/shutdown":  "1 stopping; 3001; 1 gets TERM",
+
 	"current dies/idle":      "none",
 	"current dies/startup":   "1 starting",
 	"current dies/first":     "1 starting",

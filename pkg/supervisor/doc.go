@@ -87,6 +87,7 @@
 //	is killed     | reap    | end     | fail    | fail    | fail      | fail     | fail     | died      | exited  | stop      | exited
 //	leaves some   | reap    | others  | others  | others  | others    | others   | others   | others    | others  | others    | others
 //	others go     | -       | exited  | exited  | exited  | exited    | exited   | exited   | exited    | exited  | exited    | exited
+//	named ends    | -       | main    | main    | main    | -         | -        | main     | main      | stop    | main      | stop
 //	current dies  | -       | -       | -       | wait    | wait      | wait     | promote  | died      | died    | stop      | -
 //	TERM          | leave   | stop 1s | stop 1s | delay   | delay     | delay    | delay    | delay     | delay   | stop      | pass on
 //	TERM twice    | leave   | stop 1s | stop 1s | stop    | stop      | stop     | stop     | stop      | stop    | stop      | pass on
@@ -116,7 +117,8 @@
 //   - In "checking" the main process is the check's, and that is what exits or is killed.
 //   - In "executing" a main process that exits has executed its program, and one that is killed has not. "executed", "not executed": its
 //     exec succeeds or fails.
-//   - "leaves some": the main process ends and others stay; "others go": they end as well.
+//   - "leaves some": the main process ends and others stay; "others go": they end as well. "named ends": a main process that
+//     MAINPID= has named ends while the launched one runs, which is the main process again; otherwise it is the end of the main process.
 //   - "fork fails" is a request with -force for which no process can be created, "exec fails" one whose program cannot be executed.
 //   - "pause": crank did not run for more than 3 seconds.
 //   - The situation of "backoff over" in "idle" is the time between two automatic restarts.
@@ -150,14 +152,15 @@
 //   - extend: the deadline is at least that much from now, and at most -max-extend later than it was at first. In
 //     "shutdown" crank's own deadline goes with it. A candidate that has failed is not given more. Where there is no
 //     limit, nothing.
-//   - main: the process is the generation's main one from now on, if it is one of the generation's own and
-//     alive: signals go to it, and its end is the generation's. Else the message is counted.
+//   - main: the process is the generation's main one from now on, if it is one of the generation's own: signals go to it, and its
+//     end is the generation's, unless the launched one still runs. One that has ended already is ignored, else the message is counted.
 //   - reload: the app loads its configuration anew, and stays ready; the limit is -start. One whose MONOTONIC_USEC is
 //     not newer than the last one's is counted. reloaded: it is over. overdue: it is no longer waited for.
 //   - period: a new one begins, of that length; with 0 there is no watchdog. alive: a new period begins, and one that
 //     had missed its watchdog is ready again. missed: not ready, until it is alive. Where the cell is "start" a
 //     candidate is started as well, if there is none, and again after each period that is missed too; its trigger is
 //     "restart". exit: the shutdown begins, without a delay, and the exit code is not 0.
+//   - stop, of a named one that has ended: the stop signal goes to the launched one, the main process again.
 //   - delay: not ready; a starting candidate gets TERM and 1 s, everything else serves on. stop: all that serves
 //     gets the stop signal. From then on there is one deadline, the largest -stop; leaving ones keep theirs if it is
 //     earlier, and are not told again. stop 1s: a starting candidate has no more than that. leave: Run returns.

@@ -16,6 +16,9 @@ import (
 func (s *Supervisor) onChildren() {
 	exits, _ := s.launcher.Reap()
 	s.lookAtExec(s.candidate)
+	for _, g := range s.generations() {
+		s.followMain(g)
+	}
 	for _, e := range exits {
 		if e.Failed == nil {
 			s.counts.Reaped++

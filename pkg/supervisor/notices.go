@@ -1,11 +1,13 @@
 package supervisor
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
 
 	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/pkg/proc"
 )
 
 // noticeCall is a message of an app on its way to the loop.
@@ -129,15 +131,38 @@ func (s *Supervisor) onMainPID(g *generation, m notify.Message) bool {
 	if m.MainPID == g.pid {
 		return true
 	}
-	if err := g.child.SetMain(m.MainPID); err != nil {
+	switch err := g.child.SetMain(m.MainPID); {
+	case errors.Is(err, proc.ErrEnded):
+		s.log.V(1).Info("MAINPID names an ended process", "generation", g.n, "pid", g.pid, "mainPID", m.MainPID)
+		return true
+	case err != nil:
 		s.log.Info("MAINPID refused", "generation", g.n, "pid", g.pid, "mainPID", m.MainPID, "cause", err.Error())
 		return false
 	}
-	was := g.pid
-	g.pid = m.MainPID
-	s.record(g, Event{Kind: "mainpid", Cause: fmt.Sprintf("in the place of pid %d", was)})
-	s.log.Info("the app names another main process", "generation", g.n, "pid", g.pid, "was", was)
+	s.mainChanged(g, "main PID changed by the app")
 	return true
+}
+
+// followMain is for a named main process that has ended: the launched one is the main process again. If the other one was asked to
+// stop, this one is now.
+func (s *Supervisor) followMain(g *generation) {
+	if !g.live() || g.child.PID() == g.pid {
+		return
+	}
+	s.mainChanged(g, "named main process ended")
+	switch {
+	case g.killed:
+		_ = s.signal(g, syscall.SIGKILL) // logged there
+	case g.state == Stopping:
+		_ = s.signal(g, g.stopSignal)
+	}
+}
+
+func (s *Supervisor) mainChanged(g *generation, message string) {
+	was := g.pid
+	g.pid = g.child.PID()
+	s.record(g, Event{Kind: "mainpid", Cause: fmt.Sprintf("in the place of pid %d", was)})
+	s.log.Info(message, "generation", g.n, "pid", g.pid, "was", was)
 }
 
 // extension is what EXTEND_TIMEOUT_USEC has added to the deadline of a state.

@@ -517,6 +517,36 @@ func TestMainPID(t *testing.T) {
 			w.ends(2020, proc.Exit{Code: 5})
 			w.wantStates("1 ready")
 		},
+		"of one that has ended": func(t *testing.T) {
+			w := start(t, defaults, v1, nil)
+			w.says(1, notify.Message{Ready: true, MainPID: endedPID})
+			if st := w.s.Status(); st.Counters.IgnoredNotices != 0 || st.Generations[0].PID != 1001 || !st.Ready {
+				t.Errorf("%+v", st)
+			}
+		},
+		"of one that ends before the launched one": func(t *testing.T) {
+			w := start(t, defaults, v1, nil)
+			w.says(1, notify.Message{Ready: true, MainPID: 2010})
+			w.kernel.namedEnds(1)
+			w.ends(2010, proc.Exit{Code: 0})
+			w.wantStates("1 ready")
+			if e := w.event("mainpid"); e.PID != 3001 || e.Cause != "in the place of pid 2010" {
+				t.Errorf("%+v", e)
+			}
+			w.ends(3001, proc.Exit{Code: 7})
+			w.wantExit(7)
+		},
+		"of one that ends when it is to be killed": func(t *testing.T) {
+			w := start(t, defaults, v1, nil)
+			w.says(1, notify.Message{Ready: true, MainPID: 2010})
+			w.kernel.setUndying(true)
+			w.signal(syscall.SIGTERM)
+			w.pass(defaults.Stop)
+			w.kernel.setUndying(false)
+			w.kernel.namedEnds(1)
+			w.settle()
+			w.wantExit(137)
+		},
 		"twice": func(t *testing.T) {
 			w := start(t, defaults, v1, nil)
 			w.says(1, notify.Message{MainPID: 2010})

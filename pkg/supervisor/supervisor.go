@@ -41,11 +41,12 @@ type Launcher interface {
 
 // Child is the process of one generation, and all that belongs to it.
 type Child interface {
+	// PID returns the main process. If one that SetMain has named ends while the launched one runs, it is that one again from the next Reap on.
 	PID() int
 	// Executed reports whether it runs its program, or ran it. It does not block.
 	Executed() bool
-	// SetMain makes pid the main process, as the app has asked for. The error says why it cannot be: it is not
-	// alive, or not one of the generation's.
+	// SetMain makes pid the main process, as the app has asked for. The error says why it cannot be: it has ended (proc.ErrEnded),
+	// or is not one of the generation's.
 	SetMain(pid int) error
 	// Signal signals the main process; with group, its process group.
 	Signal(sig syscall.Signal, group bool) error

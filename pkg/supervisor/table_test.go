@@ -211,6 +211,16 @@ var events = []event{
 		}
 		return ""
 	}},
+	{"named ends", Config{}, func(w *world, subject int) string {
+		w.kernel.namedEnds(subject)
+		w.settle()
+		for _, g := range w.s.Status().Generations {
+			if g.Generation == subject {
+				return fmt.Sprint(g.PID)
+			}
+		}
+		return ""
+	}},
 	{"current dies", Config{}, func(w *world, _ int) string { return ends(4, 0, 0)(w, w.s.Status().Current) }},
 	{"TERM", Config{}, signals(syscall.SIGTERM)},
 	{"TERM twice", Config{}, signals(syscall.SIGTERM, syscall.SIGTERM)},

@@ -766,7 +766,11 @@ func (c *child) end(e proc.Exit) {
 	c.kernel.poke()
 }
 
-func (c *child) PID() int { return c.pid }
+func (c *child) PID() int {
+	c.kernel.mu.Lock()
+	defer c.kernel.mu.Unlock()
+	return c.pid
+}
 
 func (c *child) Executed() bool {
 	c.kernel.mu.Lock()
@@ -774,16 +778,34 @@ func (c *child) Executed() bool {
 	return c.executed
 }
 
+// endedPID is of a process that has ended.
+const endedPID = 1999
+
 // SetMain knows the processes from 2000 on for those of all generations, by turns of ten.
 func (c *child) SetMain(pid int) error {
 	c.kernel.mu.Lock()
 	defer c.kernel.mu.Unlock()
 	c.mustNot(c.gone, "was given a main process after Gone")
+	if pid == endedPID {
+		return fmt.Errorf("cannot adopt process %d: %w", pid, proc.ErrEnded)
+	}
 	if pid/10 != c.secondPID()/10 {
 		return errors.New("not one of its processes")
 	}
 	c.pid = pid
 	return nil
+}
+
+// namedEnds makes the launcher say that another process is the main one, as when one that the app had named has ended.
+func (k *kernel) namedEnds(n int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.children {
+		if c.n == n && c.kind == "" && c.executed && !c.mainEnded {
+			c.pid = 3000 + n
+		}
+	}
+	k.poke()
 }
 
 // secondPID is another process of the generation than the one that was launched.

@@ -4,7 +4,6 @@
 package script
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -118,8 +117,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// condition reports whether the machine has what a story may need: [root], [mount], [works:PROGRAM], and [pidfd-info], a kernel that
-// reports how a process ended that another process reaped (6.15).
+// condition reports whether the machine has what a story may need: [root], [mount] and [works:PROGRAM].
 func condition(name string) (bool, error) {
 	if program, ok := strings.CutPrefix(name, "works:"); ok {
 		return programs.Works(program) == nil, nil
@@ -129,16 +127,6 @@ func condition(name string) (bool, error) {
 		return root.Full(), nil
 	case "mount":
 		return exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", os.TempDir()).Run() == nil, nil
-	case "pidfd-info":
-		cmd := exec.Command("true")
-		if err := cmd.Start(); err != nil {
-			return false, err
-		}
-		fd, err := linux.PidfdOpen(cmd.Process.Pid)
-		defer linux.Close(fd)
-		err = errors.Join(err, cmd.Wait())
-		_, known := linux.PidfdStatus(fd)
-		return known, err
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }
