@@ -183,8 +183,15 @@ func (l *Launcher) Launch(id supervisor.ID, c supervisor.Command, protect bool) 
 func (ch *child) Executed() bool { return ch.launched.Executed() }
 
 // openReceiver makes a directory again that somebody has deleted, and falls back to an abstract address where that cannot
-// be, or it is full: an app that cannot say READY is worse.
+// be, or it is full: an app that cannot say READY is worse. It does the same, each time anew, where an app that becomes another user,
+// which it can if crank can, would not reach the directory.
 func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
+	if l.cfg.NotifyDir != "" && linux.CanSetUser() {
+		if closed := closedDirectory(l.cfg.NotifyDir); closed != "" {
+			l.cfg.Log.V(1).Info("abstract notify socket", "generation", n, "cause", closed+" is closed to other users")
+			return notify.Open("", n)
+		}
+	}
 	r, err := notify.Open(l.cfg.NotifyDir, n)
 	if errors.Is(err, os.ErrNotExist) && makeNotifyDir(l.cfg.NotifyDir) == nil {
 		r, err = notify.Open(l.cfg.NotifyDir, n)

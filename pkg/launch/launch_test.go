@@ -66,6 +66,11 @@ type bench struct {
 func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
 	t.Helper()
 	b := &bench{t: t, dir: t.TempDir(), notices: make(chan said), woken: make(chan struct{}, 1)}
+	for _, dir := range []string{b.dir, filepath.Dir(b.dir)} { // so that the notify sockets have paths, also for root
+		if err := os.Chmod(dir, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
 	var addresses []sockets.Address
 	for _, bind := range binds {
 		a, err := sockets.ParseAddress(bind)
@@ -838,6 +843,57 @@ func TestNotifyDirOfSomebodyElse(t *testing.T) {
 	removeNotifyDir(dir)
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("crank's own was not removed: %v", err)
+	}
+}
+
+// TestClosedDirectory: all directories on the way count, those that symbolic links lead through too.
+func TestClosedDirectory(t *testing.T) {
+	top := t.TempDir()
+	at := func(name string) string { return filepath.Join(top, name) }
+	for _, dir := range []string{top, filepath.Dir(top)} {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := errors.Join(os.MkdirAll(at("open/a/b"), 0o755), os.MkdirAll(at("shut/a"), 0o755), os.Chmod(at("shut"), 0o770),
+		os.Symlink(at("shut/a"), at("open/to-shut")), os.Symlink("../open/a", at("open/to-open")),
+		os.Symlink("loop", at("loop")), os.Symlink(at("open"), at("shut/back")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"open/a/b":       "",
+		"open/to-open":   "",
+		"open/missing":   "",
+		"shut":           at("shut"),
+		"shut/a":         at("shut"),
+		"shut/missing":   at("shut"),
+		"open/to-shut":   at("shut"),
+		"open/to-shut/x": at("shut"),
+		"shut/back/a":    at("shut"),
+		"loop":           "",
+	} {
+		if got := closedDirectory(at(path)); got != want {
+			t.Errorf("on the way to %s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+// TestNotifyDirIsClosed: a crank that can start the app as another user looks at the directory for each generation.
+func TestNotifyDirIsClosed(t *testing.T) {
+	b := newBench(t, nil)
+	for n, mode := range map[int]os.FileMode{1: 0o711, 2: 0o700, 3: 0o711} {
+		if err := os.Chmod(b.dir, mode); err != nil {
+			t.Fatal(err)
+		}
+		r, err := b.openReceiver(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+		if abstract := r.Address()[0] == '@'; abstract != (mode == 0o700 && linux.CanSetUser()) {
+			t.Errorf("with mode %#o the address is %s", mode, r.Address())
+		}
 	}
 }
 

@@ -14,7 +14,8 @@ import (
 
 // NotifyDir makes the directory for the notify sockets of an instance, and clears it of what a crank
 // that was killed has left there. Others may pass through it to a name that they know, so that an app
-// that drops privileges reaches its socket, but not list it. A directory that crank has not made is left alone: an error.
+// that drops privileges reaches its socket, but not list it. Whether they reach the directory is another matter: see closedDirectory.
+// A directory that crank has not made is left alone: an error.
 //
 // All is done to the directory that was opened and looked at: who can write to prefix may put another one, or a link, in its
 // place at any moment.
@@ -97,6 +98,35 @@ func entriesOfNotifyDir(dir *os.File) ([]os.DirEntry, error) {
 		return nil, fmt.Errorf("%s was not made by crank: remove it, or choose another -name or -prefix", dir.Name())
 	}
 	return entries, nil
+}
+
+// closedDirectory returns the first directory that others may not pass through (others have no x permission) on the way to dir; empty:
+// none. The owner and the group of a directory do not matter, since the app may become any user. Access control lists are not looked at.
+func closedDirectory(dir string) string { return closed(dir, maxLinks) }
+
+// maxLinks is how many symbolic links the kernel follows on one way: path_resolution(7).
+const maxLinks = 40
+
+func closed(path string, links int) string {
+	for ; ; path = filepath.Dir(path) {
+		info, err := os.Lstat(path)
+		switch {
+		case err != nil: // who uses the path is told
+		case info.Mode()&os.ModeSymlink != 0 && links > 0:
+			target, _ := os.Readlink(path)
+			if !filepath.IsAbs(target) {
+				target = filepath.Join(filepath.Dir(path), target)
+			}
+			if found := closed(target, links-1); found != "" {
+				return found
+			}
+		case info.IsDir() && info.Mode().Perm()&0o001 == 0:
+			return path
+		}
+		if path == filepath.Dir(path) {
+			return ""
+		}
+	}
 }
 
 // removeStale removes the sockets that nobody reads any more; another crank of the same name, without

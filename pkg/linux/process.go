@@ -36,6 +36,16 @@ func WaitAny() (pid int, status WaitStatus, more bool, err error) {
 	return pid, status, err == nil, os.NewSyscallError("wait4", err)
 }
 
+// CanSetUser reports whether this process may become any user (CAP_SETUID, capabilities(7)), and so what it starts.
+func CanSetUser() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return os.Geteuid() == 0
+	}
+	return data[0].Effective&(1<<unix.CAP_SETUID) != 0
+}
+
 // SetSubreaper makes this process adopt orphaned descendants (prctl(2), PR_SET_CHILD_SUBREAPER).
 func SetSubreaper() error {
 	return os.NewSyscallError("prctl", unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0))

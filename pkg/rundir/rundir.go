@@ -123,7 +123,7 @@ func reason(err error) string {
 
 func (p place) use() error {
 	if !p.existing {
-		if err := p.mkdir(); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := mkdir(p.path, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 	}
@@ -133,13 +133,6 @@ func (p place) use() error {
 		}
 	}
 	return writable(p.path)
-}
-
-func (p place) mkdir() error {
-	if p.private {
-		return os.Mkdir(p.path, 0o700)
-	}
-	return mkdir(p.path, 0o711)
 }
 
 func mkdir(path string, mode fs.FileMode) error {
@@ -167,8 +160,8 @@ func (p place) checkOwner(uid int) error {
 		return errors.New("not a directory")
 	case !ok || int(stat.Uid) != uid:
 		return errors.New("belongs to another user")
-	case info.Mode().Perm() != 0o700:
-		return fmt.Errorf("has mode %#o, want 0700", info.Mode().Perm())
+	case info.Mode().Perm()&0o066 != 0:
+		return fmt.Errorf("has mode %#o, want 0711: others must neither list it nor write to it", info.Mode().Perm())
 	}
 	return nil
 }

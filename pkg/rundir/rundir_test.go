@@ -115,14 +115,18 @@ func TestMadeAndExchanged(t *testing.T) {
 func TestPrivate(t *testing.T) {
 	for name, test := range map[string]struct {
 		prepare func(path string) error
+		mode    os.FileMode
 		refused string // "": used
 	}{
-		"made":            {func(string) error { return nil }, ""},
-		"made before":     {func(path string) error { return os.Mkdir(path, 0o700) }, ""},
-		"open to others":  {func(path string) error { return os.Mkdir(path, 0o755) }, "mode 0755"},
-		"a file":          {func(path string) error { return os.WriteFile(path, nil, 0o700) }, "not a directory"},
-		"a symlink":       {func(path string) error { return os.Symlink(os.TempDir(), path) }, "not a directory"},
-		"a dangling link": {func(path string) error { return os.Symlink(path+".gone", path) }, "not a directory"},
+		"made":             {func(string) error { return nil }, 0o711, ""},
+		"made before":      {func(path string) error { return os.Mkdir(path, 0o711) }, 0o711, ""},
+		"closed to others": {func(path string) error { return os.Mkdir(path, 0o700) }, 0o700, ""},
+		"others can list":  {func(path string) error { return os.Mkdir(path, 0o755) }, 0, "mode 0755"},
+		"others can write": {func(path string) error { return errors.Join(os.Mkdir(path, 0o711), os.Chmod(path, 0o733)) }, 0, "mode 0733"},
+		"a group can list": {func(path string) error { return errors.Join(os.Mkdir(path, 0o711), os.Chmod(path, 0o751)) }, 0, "mode 0751"},
+		"a file":           {func(path string) error { return os.WriteFile(path, nil, 0o700) }, 0, "not a directory"},
+		"a symlink":        {func(path string) error { return os.Symlink(os.TempDir(), path) }, 0, "not a directory"},
+		"a dangling link":  {func(path string) error { return os.Symlink(path+".gone", path) }, 0, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "crank")
@@ -139,7 +143,7 @@ func TestPrivate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != 0o700 {
+			if info, err := os.Lstat(path); err != nil || info.Mode().Perm() != test.mode {
 				t.Errorf("%v, %v", info.Mode(), err)
 			}
 		})

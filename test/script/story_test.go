@@ -47,6 +47,9 @@ type process struct {
 
 func newStory(e *testscript.Env) error {
 	prefix, err := os.MkdirTemp("", "cr")
+	if err == nil {
+		err = os.Chmod(prefix, 0o711) // as crank makes it
+	}
 	if err != nil {
 		return err
 	}

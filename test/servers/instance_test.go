@@ -35,6 +35,9 @@ type instance struct {
 func start(t *testing.T, s server, r *recipe) *instance {
 	t.Helper()
 	root, err := os.MkdirTemp("", "srv-") // shorter than t.TempDir, for sun_path
+	if err == nil {
+		err = os.Chmod(root, 0o755) // not all servers can use an abstract NOTIFY_SOCKET
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
