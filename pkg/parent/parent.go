@@ -1,20 +1,33 @@
-// Package parent tells the service manager above crank how it is going, as sd_notify(3) has it.
+// Package parent tells the service manager above crank how it is going, as sd_notify(3) has it: what a service manager acts upon or shows,
+// of crank, and of the app by way of crank.
 package parent
 
 import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
+	"time"
+	"unicode"
 
 	"github.com/crankctl/crank/pkg/supervisor"
 )
 
+const (
+	// statusInterval is how often a STATUS is sent for its own sake. One that came meanwhile follows, if it is still the newest.
+	statusInterval = time.Second
+	// sendTimeout is how long one message may wait for a manager that does not read.
+	sendTimeout = time.Second
+)
+
 // Notifier speaks to one service manager.
 type Notifier struct {
-	conn  net.Conn
-	clock func() (usec int64)
-	said  said
+	conn     net.Conn
+	clock    func() (usec int64)
+	said     said
+	interval time.Duration // statusInterval
+	statusAt time.Time     // of the last STATUS
 }
 
 // said is what the service manager knows.
@@ -22,12 +35,21 @@ type said struct {
 	ready, reloading, stopping bool
 	current                    int
 	status                     string
+	extended                   extended
+}
+
+// extended is a deadline that an app has moved. It changes when the app moves it again.
+type extended struct {
+	generation int
+	state      supervisor.State
+	by         time.Duration
 }
 
 // Supervisor is what is told about; supervisor.Supervisor's comments apply.
 type Supervisor interface {
 	Status() *supervisor.Status
 	Events(seq int64) ([]supervisor.Event, <-chan struct{})
+	Said() <-chan struct{}
 	Done() <-chan struct{}
 }
 
@@ -38,35 +60,52 @@ func Open(address string, monotonic func() int64) (*Notifier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the service manager at NOTIFY_SOCKET=%s: %w", address, err)
 	}
-	return &Notifier{conn: conn, clock: monotonic}, nil
+	return &Notifier{conn: conn, clock: monotonic, interval: statusInterval}, nil
 }
 
-// Follow tells until s is done, then closes the connection. A manager that does not listen any more is
-// not waited for.
+// Follow tells until s is done, then closes the connection. A manager that does not read delays it by a second for each message.
 func (n *Notifier) Follow(s Supervisor) {
 	defer n.conn.Close()
+	later := time.NewTimer(0)
+	defer later.Stop()
+	seen := int64(0)
 	for {
-		_, newer := s.Events(0)
-		n.tell(s.Status())
+		events, newer := s.Events(seen)
+		if len(events) > 0 {
+			seen = events[len(events)-1].Seq
+		}
+		said := s.Said()
+		if wait := n.tell(s.Status(), reloadIsOver(events)); wait > 0 {
+			later.Reset(wait)
+		}
 		select {
 		case <-newer:
+		case <-said:
+		case <-later.C:
 		case <-s.Done():
-			n.tell(s.Status())
+			n.statusAt = time.Time{}
+			n.tell(s.Status(), false)
 			return
 		}
 	}
 }
 
-// tell says what has changed. A swap is a reload for the manager; it begins and ends as one.
-func (n *Notifier) tell(st *supervisor.Status) {
+// reloadIsOver reports whether a swap has failed, or the app has reloaded itself. Both can begin and end between two looks.
+func reloadIsOver(events []supervisor.Event) bool {
+	return slices.ContainsFunc(events, func(e supervisor.Event) bool {
+		return e.Kind == "failed" || e.Kind == "reloaded" || e.Kind == "overdue"
+	})
+}
+
+// tell says what has changed. A swap is a reload for the manager; it begins and ends as one. So does a reload of the app's own. reloaded
+// is true if one has ended since the last call. If nothing but the status has changed and it is too early for that, tell returns how long
+// to wait.
+func (n *Notifier) tell(st *supervisor.Status, reloaded bool) (wait time.Duration) {
 	var lines []string
-	now := said{
-		ready:     n.said.ready || st.Current != 0,
-		reloading: st.Current != 0 && st.Candidate != 0,
-		stopping:  st.Stopping,
-		current:   st.Current,
-		status:    statusLine(st),
-	}
+	now := n.said
+	now.ready = now.ready || st.Current != 0
+	now.reloading = st.Current != 0 && (st.Candidate != 0 || generation(st, st.Current).Reloading)
+	now.stopping, now.current = st.Stopping, st.Current
 	// A swap can begin and end between two looks.
 	swapped := n.said.current != 0 && now.current > n.said.current
 	switch {
@@ -79,15 +118,42 @@ func (n *Notifier) tell(st *supervisor.Status) {
 		lines = append(lines, "READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid()))
 	case n.said.reloading && !now.reloading:
 		lines = append(lines, "READY=1")
-	case swapped && !now.reloading:
+	case n.said.ready && !now.reloading && (swapped || reloaded):
 		n.send(n.reloading()...)
 		lines = append(lines, "READY=1")
 	}
-	if now.status != n.said.status {
-		lines = append(lines, "STATUS="+now.status)
+	lines = append(lines, extend(st, &now)...)
+	if status := statusLine(st); status != n.said.status {
+		wait = time.Until(n.statusAt.Add(n.interval))
+		if len(lines) > 0 || now != n.said || wait <= 0 {
+			now.status, n.statusAt, wait = status, time.Now(), 0
+			lines = append(lines, "STATUS="+status)
+		}
 	}
 	n.said = now
 	n.send(lines...)
+	return wait
+}
+
+// extend passes on that an app has moved its deadline, where the manager has one as well: while crank starts, reloads or stops.
+func extend(st *supervisor.Status, now *said) []string {
+	var g supervisor.GenerationStatus
+	switch {
+	case st.Stopping:
+		for _, other := range st.Generations {
+			if other.Extended > 0 && other.Deadline.After(g.Deadline) {
+				g = other
+			}
+		}
+	case !now.ready || now.reloading:
+		g = generation(st, st.Candidate)
+	}
+	moved := extended{g.Generation, g.State, g.Extended}
+	if g.Extended == 0 || moved == now.extended {
+		return nil
+	}
+	now.extended = moved
+	return []string{fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", max(time.Until(g.Deadline), 0).Microseconds())}
 }
 
 func (n *Notifier) reloading() []string {
@@ -95,24 +161,48 @@ func (n *Notifier) reloading() []string {
 }
 
 func (n *Notifier) send(lines ...string) {
-	if len(lines) > 0 {
-		_, _ = n.conn.Write([]byte(strings.Join(lines, "\n"))) // a manager that does not listen is not waited for
+	if len(lines) == 0 {
+		return
 	}
+	_ = n.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+	_, _ = n.conn.Write([]byte(strings.Join(lines, "\n"))) // one that does not read, or is gone, misses it
 }
 
-// statusLine is what systemctl status shows.
+// statusLine is what systemctl status shows: what crank has to say, then the STATUS of the app.
 func statusLine(st *supervisor.Status) string {
-	if !st.Ready {
-		return "not ready: " + st.Reason
-	}
 	line := fmt.Sprintf("generation %d is ready", st.Current)
+	if !st.Ready {
+		line = "not ready: " + st.Reason
+	}
+	shown := st.Current
+	if len(st.Generations) > 0 && shown == 0 { // the newest starts, or is the last to end
+		shown = st.Generations[len(st.Generations)-1].Generation
+	}
+	line += colon(generation(st, shown).Text)
+	if st.Current != 0 && st.Candidate != 0 {
+		line += fmt.Sprintf("; generation %d is on its way", st.Candidate) + colon(generation(st, st.Candidate).Text)
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' ' // a newline would begin another assignment
+		}
+		return r
+	}, line)
+}
+
+func colon(text string) string {
+	if text == "" {
+		return ""
+	}
+	return ": " + text
+}
+
+// generation returns one of st's; the zero value: there is no such one.
+func generation(st *supervisor.Status, n int) (found supervisor.GenerationStatus) {
 	for _, g := range st.Generations {
-		if g.Generation == st.Current && g.Text != "" {
-			line += ": " + g.Text
+		if g.Generation == n {
+			found = g
 		}
 	}
-	if st.Candidate != 0 {
-		line += fmt.Sprintf("; generation %d is on its way", st.Candidate)
-	}
-	return line
+	return found
 }

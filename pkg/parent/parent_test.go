@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,13 +19,224 @@ func TestMain(m *testing.M) { os.Exit(leak.Main(m)) }
 // script is a supervisor that goes through a list of states.
 type script struct {
 	status atomic.Pointer[supervisor.Status]
+	events atomic.Pointer[[]supervisor.Event]
 	newer  chan struct{}
+	said   chan struct{}
 	done   chan struct{}
 }
 
-func (s *script) Status() *supervisor.Status                         { return s.status.Load() }
-func (s *script) Events(int64) ([]supervisor.Event, <-chan struct{}) { return nil, s.newer }
-func (s *script) Done() <-chan struct{}                              { return s.done }
+func (s *script) Status() *supervisor.Status { return s.status.Load() }
+func (s *script) Said() <-chan struct{}      { return s.said }
+func (s *script) Done() <-chan struct{}      { return s.done }
+
+// Events returns each event once.
+func (s *script) Events(int64) ([]supervisor.Event, <-chan struct{}) {
+	if events := s.events.Swap(nil); events != nil {
+		return *events, s.newer
+	}
+	return nil, s.newer
+}
+
+// telling is a Notifier that follows a script, and the manager that it speaks to.
+type telling struct {
+	*testing.T
+	*script
+	manager *net.UnixConn
+	ended   chan struct{}
+	over    sync.Once
+}
+
+// follow starts to tell of st. Nothing but the status is told at most once in interval.
+func follow(t *testing.T, interval time.Duration, st supervisor.Status) *telling {
+	t.Helper()
+	address := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := Open(address, func() int64 { return 42 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.interval = interval
+	f := &telling{T: t, manager: manager, ended: make(chan struct{}),
+		script: &script{newer: make(chan struct{}), said: make(chan struct{}), done: make(chan struct{})}}
+	f.status.Store(&st)
+	go func() { n.Follow(f.script); close(f.ended) }()
+	t.Cleanup(func() {
+		f.end()
+		manager.Close()
+	})
+	return f
+}
+
+// end is the end of crank. It returns when all is told.
+func (f *telling) end() {
+	f.Helper()
+	f.over.Do(func() { close(f.done) })
+	select {
+	case <-f.ended:
+	case <-time.After(time.Minute):
+		f.Fatal("it does not end")
+	}
+}
+
+// becomes is a new state, with the events that led to it.
+func (f *telling) becomes(st supervisor.Status, events ...supervisor.Event) {
+	f.status.Store(&st)
+	f.events.Store(&events)
+	f.newer <- struct{}{}
+}
+
+// says is a new STATUS.
+func (f *telling) says(text string) {
+	st := ready(1, text)
+	f.status.Store(&st)
+	f.said <- struct{}{}
+}
+
+func (f *telling) expect(want ...string) {
+	f.Helper()
+	for _, w := range want {
+		if got := receive(f.T, f.manager); got != w {
+			f.Errorf("got %q, want %q", got, w)
+		}
+	}
+}
+
+func ready(n int, text string) supervisor.Status {
+	return supervisor.Status{Current: n, Ready: true, Generations: []supervisor.GenerationStatus{{Generation: n, Text: text}}}
+}
+
+const reloading = "RELOADING=1\nMONOTONIC_USEC=42"
+
+func readyLine() string {
+	return fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=generation 1 is ready", os.Getpid())
+}
+
+// TestStatus: what the app says after READY reaches the manager, in one line, and a swap shows the new one's.
+func TestStatus(t *testing.T) {
+	f := follow(t, 0, supervisor.Status{Candidate: 1, Reason: "generation 1 is starting",
+		Generations: []supervisor.GenerationStatus{{Generation: 1, Text: "30 %"}}})
+	f.expect("STATUS=not ready: generation 1 is starting: 30 %")
+	f.becomes(ready(1, ""))
+	f.expect(readyLine())
+	f.says("serving")
+	f.expect("STATUS=generation 1 is ready: serving")
+	f.says("a\nREADY=1\r\x00b")
+	f.expect("STATUS=generation 1 is ready: a READY=1  b")
+	f.says("")
+	f.expect("STATUS=generation 1 is ready")
+	st := ready(1, "serving")
+	st.Candidate, st.Generations = 2, append(st.Generations, supervisor.GenerationStatus{Generation: 2, Text: "warm"})
+	f.becomes(st)
+	f.expect(reloading, "STATUS=generation 1 is ready: serving; generation 2 is on its way: warm")
+	f.becomes(ready(2, "warm"))
+	f.expect("READY=1\nSTATUS=generation 2 is ready: warm")
+	f.becomes(supervisor.Status{Stopping: true, Reason: "crank is shutting down",
+		Generations: []supervisor.GenerationStatus{{Generation: 2, Text: "12 requests left"}}})
+	f.expect("STOPPING=1\nSTATUS=not ready: crank is shutting down: 12 requests left")
+}
+
+// TestStatusIsLimited: of many, the last one follows in its time, or with the next change of state.
+func TestStatusIsLimited(t *testing.T) {
+	f := follow(t, time.Hour, ready(1, ""))
+	f.expect(readyLine())
+	for i := range 100 {
+		f.says(fmt.Sprint("request ", i))
+	}
+	f.becomes(supervisor.Status{Stopping: true, Reason: "crank is shutting down", Current: 1, Generations: ready(1, "request 99").Generations})
+	f.expect("STOPPING=1\nSTATUS=not ready: crank is shutting down: request 99")
+
+	f = follow(t, 10*time.Millisecond, ready(1, ""))
+	f.expect(readyLine())
+	for i := range 100 {
+		f.says(fmt.Sprint("request ", i))
+	}
+	told := 0
+	for last := ""; last != "STATUS=generation 1 is ready: request 99"; told++ {
+		last = receive(t, f.manager)
+	}
+	t.Logf("of 100, %d were told", told)
+}
+
+// TestReloads: a reload of the app's own is one for the manager too, however short, and so is a swap that fails before anybody looks.
+func TestReloads(t *testing.T) {
+	f := follow(t, 0, ready(1, ""))
+	f.expect(readyLine())
+	st := ready(1, "")
+	st.Generations[0].Reloading = true
+	f.becomes(st)
+	f.expect(reloading)
+	f.becomes(ready(1, ""), supervisor.Event{Kind: "reloaded"})
+	f.expect("READY=1")
+	for _, kind := range []string{"reloaded", "overdue", "failed"} {
+		f.becomes(ready(1, ""), supervisor.Event{Kind: "reloading"}, supervisor.Event{Kind: kind})
+		f.expect(reloading, "READY=1")
+	}
+	f.becomes(supervisor.Status{Stopping: true, Reason: "crank is shutting down"}, supervisor.Event{Kind: "failed"})
+	f.expect("STOPPING=1\nSTATUS=not ready: crank is shutting down")
+}
+
+// TestExtend: more time for the app is more time for crank, where the manager has a limit too.
+func TestExtend(t *testing.T) {
+	g := supervisor.GenerationStatus{Generation: 1, State: supervisor.Starting, Deadline: time.Now().Add(time.Hour)}
+	starting := func() supervisor.Status {
+		return supervisor.Status{Candidate: 1, Reason: "generation 1 is starting", Generations: []supervisor.GenerationStatus{g}}
+	}
+	f := follow(t, 0, starting())
+	f.expect("STATUS=not ready: generation 1 is starting")
+	for range 2 {
+		g.Extended += time.Minute
+		f.becomes(starting())
+		f.extends()
+	}
+	f.becomes(starting())
+	g.State, g.Extended = supervisor.Ready, time.Minute // means nothing to the manager
+	st := ready(1, "")
+	st.Generations[0] = g
+	f.becomes(st)
+	f.expect(readyLine())
+	g.State, g.Extended = supervisor.Stopping, 0
+	stopping := func() supervisor.Status {
+		return supervisor.Status{Stopping: true, Reason: "crank is shutting down", Generations: []supervisor.GenerationStatus{g, {Generation: 2}}}
+	}
+	f.becomes(stopping())
+	f.expect("STOPPING=1\nSTATUS=not ready: crank is shutting down")
+	g.Extended = time.Minute
+	f.becomes(stopping())
+	f.extends()
+}
+
+// extends expects that the manager is asked for the time up to the deadline, an hour from the start of the test.
+func (f *telling) extends() {
+	f.Helper()
+	usec := 0
+	got := receive(f.T, f.manager)
+	if _, err := fmt.Sscanf(got, "EXTEND_TIMEOUT_USEC=%d", &usec); err != nil || usec <= 0 || usec > int(time.Hour.Microseconds()) {
+		f.Errorf("got %q", got)
+	}
+}
+
+// TestManagerDoesNotRead: crank ends all the same.
+func TestManagerDoesNotRead(t *testing.T) {
+	f := follow(t, 0, ready(1, ""))
+	full := make(chan struct{})
+	go func() {
+		defer close(full)
+		for i := range 1000 { // more than the queue of a socket has room for
+			st := ready(1, fmt.Sprint(i))
+			f.status.Store(&st)
+			select {
+			case f.said <- struct{}{}:
+			case <-time.After(sendTimeout / 10):
+				return
+			}
+		}
+	}()
+	<-full
+	f.end()
+}
 
 func TestFollow(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "notify")
@@ -38,14 +250,13 @@ func TestFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &script{newer: make(chan struct{}), done: make(chan struct{})}
-	ready := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=generation 1 is ready", os.Getpid())
-	const reloading = "RELOADING=1\nMONOTONIC_USEC=42"
+	nowReady := fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=generation 1 is ready", os.Getpid())
 	steps := []struct {
 		status supervisor.Status
 		want   []string // what is said, message by message
 	}{
 		{supervisor.Status{Candidate: 1, Reason: "generation 1 is starting"}, []string{"STATUS=not ready: generation 1 is starting"}},
-		{supervisor.Status{Current: 1, Ready: true}, []string{ready}},
+		{supervisor.Status{Current: 1, Ready: true}, []string{nowReady}},
 		{supervisor.Status{Current: 1, Ready: true}, nil},
 		{supervisor.Status{Current: 1, Candidate: 2, Ready: true},
 			[]string{reloading, "STATUS=generation 1 is ready; generation 2 is on its way"}},

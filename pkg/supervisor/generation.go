@@ -172,7 +172,7 @@ func (s *Supervisor) verbosity(g *generation) int {
 func (g *generation) snapshot() GenerationStatus {
 	return GenerationStatus{
 		Generation: g.n, Slot: g.slot, PID: g.pid, State: g.state, Started: g.started, ReadyAt: g.readyAt, Since: g.since,
-		Deadline: g.deadline, Text: g.status(), Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
+		Deadline: g.deadline, Extended: g.extended.added, Text: g.status(), Command: g.cmd, Trigger: g.trigger, Asker: g.asker, Others: g.others,
 		Reloading: g.reload.active, Missed: g.watchdog.missed,
 	}
 }

@@ -51,6 +51,27 @@ func (h *history) since(seq int64) ([]Event, <-chan struct{}) {
 	return append([]Event(nil), h.events[first:]...), h.newer
 }
 
+// bell wakes any number of waiting goroutines.
+type bell struct {
+	mu   sync.Mutex
+	rung chan struct{} // closed and replaced when it rings
+}
+
+func newBell() *bell { return &bell{rung: make(chan struct{})} }
+
+func (b *bell) ring() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	close(b.rung)
+	b.rung = make(chan struct{})
+}
+
+func (b *bell) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rung
+}
+
 // record adds an event of g to the history.
 func (s *Supervisor) record(g *generation, e Event) {
 	e.Time = time.Now()

@@ -70,6 +70,7 @@ func (s *Supervisor) onNotice(c noticeCall) {
 	if ignored {
 		s.counts.IgnoredNotices++
 	}
+	s.heard = true
 }
 
 // candidate reports whether g has to prove itself yet.

@@ -488,6 +488,34 @@ func TestReload(t *testing.T) {
 	})
 }
 
+// TestSaid: what an app says about itself wakes those who wait for it once the snapshot has it.
+func TestSaid(t *testing.T) {
+	stories(t, map[string]func(*testing.T){
+		"STATUS and EXTEND_TIMEOUT_USEC": func(t *testing.T) {
+			cfg := defaults
+			cfg.MaxExtend = time.Hour
+			w := start(t, cfg, v1, nil)
+			for _, m := range []notify.Message{{HasStatus: true, Status: "warm"}, {ExtendTimeoutUsec: 3600e6}} {
+				said := w.s.Said()
+				w.says(1, m)
+				select {
+				case <-said:
+				default:
+					t.Errorf("nobody is told of %+v", m)
+				}
+			}
+			if g := w.s.Status().Generations[0]; g.Text != "warm" || g.Extended <= 0 {
+				t.Errorf("%+v", g)
+			}
+			select {
+			case <-w.s.Said():
+				t.Error("it rings without a message")
+			default:
+			}
+		},
+	})
+}
+
 func TestMainPID(t *testing.T) {
 	stories(t, map[string]func(*testing.T){
 		"with READY": func(t *testing.T) {

@@ -48,10 +48,11 @@ type GenerationStatus struct {
 	PID        int
 	State      State
 	Started    time.Time
-	ReadyAt    time.Time // zero until READY
-	Since      time.Time // when State began
-	Deadline   time.Time // of State; zero: none
-	Text       string    // the app's own STATUS=; while it starts without one: executing, checking, or what the last probe said
+	ReadyAt    time.Time     // zero until READY
+	Since      time.Time     // when State began
+	Deadline   time.Time     // of State; zero: none
+	Extended   time.Duration // by which EXTEND_TIMEOUT_USEC= has moved Deadline
+	Text       string        // the app's own STATUS=; while it starts without one: executing, checking, or what the last probe said
 	Command    Command
 	Trigger    Trigger
 	Asker      Asker
@@ -167,6 +168,10 @@ func (s *Supervisor) Status() *Status { return s.status.Load() }
 // Events returns the kept events after seq (at most the last 100), and a channel that is closed
 // when there is a newer one. It never blocks.
 func (s *Supervisor) Events(seq int64) ([]Event, <-chan struct{}) { return s.history.since(seq) }
+
+// Said returns a channel that is closed when an app has sent STATUS= or EXTEND_TIMEOUT_USEC= and the snapshot has it: these are no events.
+// It never blocks.
+func (s *Supervisor) Said() <-chan struct{} { return s.said.next() }
 
 // Done is closed when Run has returned.
 func (s *Supervisor) Done() <-chan struct{} { return s.done }

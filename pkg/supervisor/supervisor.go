@@ -170,6 +170,7 @@ type Supervisor struct {
 	status  atomic.Pointer[Status]
 	pauses  pauses
 	history *history
+	said    *bell // rings when the snapshot has something new that an app said and that is no event
 	done    chan struct{}
 
 	// One channel for each kind of message.
@@ -203,6 +204,7 @@ type Supervisor struct {
 	broken      string    // what tend could not restore; empty: nothing
 	gaps        gaps      // by which the deadlines were moved
 	reporting   int       // reports that are on their way
+	heard       bool      // said has to ring at the end of this turn
 
 	pending []Event  // to be published at the end of this turn
 	answers []func() // to be given after that; none of them blocks
@@ -224,7 +226,7 @@ func New(cfg Config, o Options) *Supervisor {
 	s := &Supervisor{
 		cfg: cfg, launcher: o.Launcher, saver: o.Saver, log: o.Log, signals: o.Signals, children: o.Children,
 		setAside: o.SetAside, hungUp: o.HungUp, room: o.Room, observer: o.Observer, prober: o.Prober, begun: o.Begun, fallback: o.Fallback, previous: o.Previous,
-		history: newHistory(), done: make(chan struct{}), started: time.Now(),
+		history: newHistory(), said: newBell(), done: make(chan struct{}), started: time.Now(),
 		swaps: make(chan swapCall), aborts: make(chan abortCall), kills: make(chan killCall),
 		notices: make(chan noticeCall), reports: make(chan report), results: make(chan probed), pauses: pauses{now: time.Now},
 	}
@@ -325,6 +327,10 @@ func (s *Supervisor) onTicked() {
 // flush publishes, then tells: whoever is told "ready" finds it so.
 func (s *Supervisor) flush() {
 	s.publish()
+	if s.heard {
+		s.heard = false
+		s.said.ring()
+	}
 	for _, e := range s.pending {
 		s.history.add(e)
 	}

@@ -63,12 +63,20 @@ func TestNotifyParent(t *testing.T) {
 			flags = append(flags, "-notify-parent")
 		}
 		o := options{spec: spec.Spec{Env: []string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + m.address}}}
-		c, err := start(p, o, flags, "/bin/sh", "-c", `trap 'exit 0' TERM; echo $NOTIFY_SOCKET; while :; do sleep 0.05; done`)
+		c, err := start(p, o, flags, "/bin/sh", "-c", `trap 'exit 0' TERM
+			trap 'printf STATUS=busy >&$NOTIFY_FD' USR1
+			trap 'printf RELOADING=1 >&$NOTIFY_FD; printf READY=1 >&$NOTIFY_FD' USR2
+			echo $NOTIFY_SOCKET; while :; do sleep 0.05; done`)
 		must(t, err)
 		defer c.close()
 		if socket, err := c.expect("/"); err != nil || "/"+socket == m.address {
 			t.Fatalf("the app has %q, %v", socket, err)
 		}
+		must(t, m.expect("READY=1"))
+		must(t, c.signal(syscall.SIGUSR1))
+		must(t, m.expect("STATUS=generation 1 is ready: busy")) // of the app
+		must(t, c.signal(syscall.SIGUSR2))
+		must(t, m.expect("RELOADING=1")) // likewise
 		must(t, m.expect("READY=1"))
 		must(t, c.signal(syscall.SIGHUP))
 		// systemctl reload waits for both (Type=notify-reload), however short the swap was.
