@@ -326,7 +326,8 @@ func (c *crank) endServing() {
 
 // followParent tells the service manager above. One that is not there is no reason not to start.
 func (c *crank) followParent() {
-	n, err := parent.Open(os.Getenv("NOTIFY_SOCKET"), linux.MonotonicUsec)
+	n, err := parent.Open(os.Getenv("NOTIFY_SOCKET"),
+		parent.Watchdog(os.Getenv("WATCHDOG_USEC"), os.Getenv("WATCHDOG_PID")), linux.MonotonicUsec)
 	if err != nil {
 		c.log.Error(err, "the service manager is not told (-notify-parent)")
 		return

@@ -162,7 +162,7 @@ var settings = []Setting{
 		field:  func(c *Config) any { return &c.HTTP }},
 	{Flag: "notify-parent", Var: "CRANK_NOTIFY_PARENT", Group: groupPlace, Default: "false",
 		Usually: "true where NOTIFY_SOCKET is set and crank is not PID 1",
-		Doc:     "tell the systemd above crank how it is going: READY, RELOADING, STOPPING, STATUS, EXTEND_TIMEOUT_USEC",
+		Doc:     "tell the systemd above crank how it is going: READY, RELOADING, STOPPING, STATUS, EXTEND_TIMEOUT_USEC, WATCHDOG",
 		field:   func(c *Config) any { return &c.NotifyParent }},
 	{Flag: "no-new-privs", Var: "CRANK_NO_NEW_PRIVS", Group: groupPlace, Default: "false",
 		Doc:   "the app cannot gain privileges by exec, see PR_SET_NO_NEW_PRIVS in prctl(2)",

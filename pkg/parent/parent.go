@@ -4,9 +4,11 @@ package parent
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -26,6 +28,7 @@ type Notifier struct {
 	conn     net.Conn
 	clock    func() (usec int64)
 	said     said
+	watchdog time.Duration // the manager wants to hear of crank so often; 0: never
 	interval time.Duration // statusInterval
 	statusAt time.Time     // of the last STATUS
 }
@@ -50,17 +53,27 @@ type Supervisor interface {
 	Status() *supervisor.Status
 	Events(seq int64) ([]supervisor.Event, <-chan struct{})
 	Said() <-chan struct{}
+	Stalled() time.Duration
 	Done() <-chan struct{}
 }
 
-// Open connects to address, the value of NOTIFY_SOCKET: a path, or "@name" for an abstract socket.
+// Open connects to address, the value of NOTIFY_SOCKET: a path, or "@name" for an abstract socket. watchdog is the value of Watchdog.
 // monotonic returns CLOCK_MONOTONIC in microseconds.
-func Open(address string, monotonic func() int64) (*Notifier, error) {
+func Open(address string, watchdog time.Duration, monotonic func() int64) (*Notifier, error) {
 	conn, err := net.Dial("unixgram", address) // package net reads @ as abstract too
 	if err != nil {
 		return nil, fmt.Errorf("cannot reach the service manager at NOTIFY_SOCKET=%s: %w", address, err)
 	}
-	return &Notifier{conn: conn, clock: monotonic, interval: statusInterval}, nil
+	return &Notifier{conn: conn, clock: monotonic, watchdog: watchdog, interval: statusInterval}, nil
+}
+
+// Watchdog returns how often the manager wants to hear of crank, from WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)); 0: never.
+func Watchdog(usec, pid string) time.Duration {
+	n, err := strconv.ParseInt(usec, 10, 64)
+	if err != nil || n <= 0 || n > math.MaxInt64/int64(time.Microsecond) || pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return 0
+	}
+	return time.Duration(n) * time.Microsecond
 }
 
 // Follow tells until s is done, then closes the connection. A manager that does not read delays it by a second for each message.
@@ -68,6 +81,12 @@ func (n *Notifier) Follow(s Supervisor) {
 	defer n.conn.Close()
 	later := time.NewTimer(0)
 	defer later.Stop()
+	var pings <-chan time.Time
+	if n.watchdog > 1 {
+		ticker := time.NewTicker(n.watchdog / 2)
+		defer ticker.Stop()
+		pings = ticker.C
+	}
 	seen := int64(0)
 	for {
 		events, newer := s.Events(seen)
@@ -82,11 +101,23 @@ func (n *Notifier) Follow(s Supervisor) {
 		case <-newer:
 		case <-said:
 		case <-later.C:
+		case <-pings:
+			n.ping(s.Stalled())
 		case <-s.Done():
 			n.statusAt = time.Time{}
 			n.tell(s.Status(), false)
 			return
 		}
+	}
+}
+
+// stallLimit is how long the supervisor's loop, which runs once a second, may be held up before the manager's watchdog is to act.
+const stallLimit = 3 * time.Second
+
+// ping tells that crank is alive. The app's own watchdog is crank's business.
+func (n *Notifier) ping(stalled time.Duration) {
+	if stalled < stallLimit {
+		n.send("WATCHDOG=1")
 	}
 }
 

@@ -27,6 +27,7 @@ type script struct {
 
 func (s *script) Status() *supervisor.Status { return s.status.Load() }
 func (s *script) Said() <-chan struct{}      { return s.said }
+func (s *script) Stalled() time.Duration     { return 0 }
 func (s *script) Done() <-chan struct{}      { return s.done }
 
 // Events returns each event once.
@@ -49,16 +50,21 @@ type telling struct {
 // follow starts to tell of st. Nothing but the status is told at most once in interval.
 func follow(t *testing.T, interval time.Duration, st supervisor.Status) *telling {
 	t.Helper()
+	return followed(t, interval, 0, st)
+}
+
+func followed(t *testing.T, interval, watchdog time.Duration, st supervisor.Status) *telling {
+	t.Helper()
 	address := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := Open(address, func() int64 { return 42 })
+	n, err := Open(address, 0, func() int64 { return 42 })
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.interval = interval
+	n.interval, n.watchdog = interval, watchdog
 	f := &telling{T: t, manager: manager, ended: make(chan struct{}),
 		script: &script{newer: make(chan struct{}), said: make(chan struct{}), done: make(chan struct{})}}
 	f.status.Store(&st)
@@ -218,6 +224,35 @@ func (f *telling) extends() {
 	}
 }
 
+// TestWatchdog: the manager hears of crank as long as its loop runs.
+func TestWatchdog(t *testing.T) {
+	f := followed(t, 0, 2*time.Millisecond, ready(1, ""))
+	f.expect(readyLine(), "WATCHDOG=1", "WATCHDOG=1")
+
+	f = follow(t, 0, ready(1, ""))
+	f.expect(readyLine())
+	n, err := Open(f.manager.LocalAddr().String(), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.conn.Close()
+	n.ping(time.Minute) // the loop hangs
+	n.send("STATUS=nothing before this")
+	f.expect("STATUS=nothing before this")
+	own := fmt.Sprint(os.Getpid())
+	for _, c := range []struct {
+		usec, pid string
+		want      time.Duration
+	}{
+		{"3000000", own, 3 * time.Second}, {"3000000", "", 3 * time.Second}, {"3000000", "1" + own, 0},
+		{"", "", 0}, {"0", own, 0}, {"-1", own, 0}, {"x", own, 0}, {"9223372036854775807", own, 0}, {"18446744073709551615", own, 0},
+	} {
+		if got := Watchdog(c.usec, c.pid); got != c.want {
+			t.Errorf("WATCHDOG_USEC=%s WATCHDOG_PID=%s: %v, want %v", c.usec, c.pid, got, c.want)
+		}
+	}
+}
+
 // TestManagerDoesNotRead: crank ends all the same.
 func TestManagerDoesNotRead(t *testing.T) {
 	f := follow(t, 0, ready(1, ""))
@@ -245,7 +280,7 @@ func TestFollow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer manager.Close()
-	n, err := Open(address, func() int64 { return 42 })
+	n, err := Open(address, 0, func() int64 { return 42 })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -300,7 +335,7 @@ func receive(t *testing.T, manager *net.UnixConn) string {
 }
 
 func TestOpenFails(t *testing.T) {
-	if _, err := Open(filepath.Join(t.TempDir(), "nobody"), nil); err == nil {
+	if _, err := Open(filepath.Join(t.TempDir(), "nobody"), 0, nil); err == nil {
 		t.Error("no error")
 	}
 }

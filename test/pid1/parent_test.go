@@ -62,7 +62,7 @@ func TestNotifyParent(t *testing.T) {
 		if !p.subreaper {
 			flags = append(flags, "-notify-parent")
 		}
-		o := options{spec: spec.Spec{Env: []string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + m.address}}}
+		o := options{spec: spec.Spec{Env: []string{"PATH=/usr/bin:/bin", "NOTIFY_SOCKET=" + m.address, "WATCHDOG_USEC=200000"}}}
 		c, err := start(p, o, flags, "/bin/sh", "-c", `trap 'exit 0' TERM
 			trap 'printf STATUS=busy >&$NOTIFY_FD' USR1
 			trap 'printf RELOADING=1 >&$NOTIFY_FD; printf READY=1 >&$NOTIFY_FD' USR2
@@ -73,6 +73,7 @@ func TestNotifyParent(t *testing.T) {
 			t.Fatalf("the app has %q, %v", socket, err)
 		}
 		must(t, m.expect("READY=1"))
+		must(t, m.expect("WATCHDOG=1"))
 		must(t, c.signal(syscall.SIGUSR1))
 		must(t, m.expect("STATUS=generation 1 is ready: busy")) // of the app
 		must(t, c.signal(syscall.SIGUSR2))
