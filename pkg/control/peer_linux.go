@@ -111,6 +111,7 @@ func (a *attested) Read(p []byte) (n int, err error) {
 	case n <= 0 || err != nil:
 		return 0, err
 	}
+	received(a.unix)
 	if a.refusal = a.check(a.room[:room]); a.refusal != nil {
 		return 0, a.refusal
 	}
