@@ -152,9 +152,10 @@ func renameNew(from, to string) error {
 	return os.Rename(from, to)
 }
 
-// noSuchRename reports whether a kernel, a sandbox or a file system knows no flags of rename (rename(2)): NFS says EINVAL.
+// noSuchRename reports whether a kernel, a sandbox or a file system may know no flags of rename (rename(2)): NFS says EINVAL, some seccomp
+// profiles EPERM.
 func noSuchRename(err error) bool {
-	return errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported)
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported)
 }
 
 // removeOwn removes a file that is crank's own. One that is not there is none to remove.

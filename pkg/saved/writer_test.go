@@ -221,7 +221,7 @@ func TestWriterForeignMeanwhile(t *testing.T) {
 	w := New(path, logr.Discard())
 	defer w.Close(patience)
 	saved, refused := 0, 0
-	for n := range 500 {
+	for n := range 200 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
