@@ -63,6 +63,7 @@ type Launcher struct {
 	newest        *snapshot       // taken before the newest generation was started
 	rivals        *rivals
 	warnedOfStdin bool
+	terminalGroup int          // that was given the terminal's foreground; 0: crank has it back, or never had it
 	warnedOfLoss  [2]sync.Once // of stdout and stderr
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
@@ -126,19 +127,18 @@ func (l *Launcher) Close(grace time.Duration) {
 
 // child is one generation's process, its check, or a probe of it, and what crank holds for it.
 type child struct {
-	l           *Launcher
-	generation  int
-	launched    *proc.Process    // what crank has started
-	main        *proc.Process    // the same, unless MAINPID named another
-	before      *snapshot        // of what it shares, taken before it was started; nil: it has no sockets
-	failed      bool             // as a candidate
-	receiver    *notify.Receiver // nil: it is a check or a probe, which has nothing to say
-	streams     *output.Streams
-	oomRaised   bool
-	hasTerminal bool
-	missed      missed // by its other processes
-	warned      bool   // of READY from a process that LISTEN_PID does not name; used by onNotice alone
-	saidVoid    bool   // that a message was void; used by onNotice alone
+	l          *Launcher
+	generation int
+	launched   *proc.Process    // what crank has started
+	main       *proc.Process    // the same, unless MAINPID named another
+	before     *snapshot        // of what it shares, taken before it was started; nil: it has no sockets
+	failed     bool             // as a candidate
+	receiver   *notify.Receiver // nil: it is a check or a probe, which has nothing to say
+	streams    *output.Streams
+	oomRaised  bool
+	missed     missed // by its other processes
+	warned     bool   // of READY from a process that LISTEN_PID does not name; used by onNotice alone
+	saidVoid   bool   // that a message was void; used by onNotice alone
 }
 
 // Launch implements supervisor.Launcher.
@@ -212,13 +212,18 @@ func (ch *child) start(id supervisor.ID, c supervisor.Command, protect bool) err
 		Path: c.Argv[0], Search: execvp.Path(env), Argv: c.Argv, Env: env, Dir: l.dir(c), Files: ch.files(l.stdin(ch.generation, alone)),
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
-	if l.cfg.Terminal && alone && linux.HasForeground(stdin) {
-		spec.Terminal = 1 + stdin
-		ch.hasTerminal = true
+	if alone {
+		l.returnTerminal() // what had it may be over only by now
+		if l.cfg.Terminal && linux.HasForeground(stdin) {
+			spec.Terminal = 1 + stdin
+		}
 	}
 	var err error
 	ch.launched, err = l.fork(spec, protect)
 	ch.main = ch.launched
+	if err == nil && spec.Terminal != 0 {
+		l.terminalGroup = ch.launched.PID()
+	}
 	ch.oomRaised = err == nil && protect && l.oomScore() != ""
 	return err
 }

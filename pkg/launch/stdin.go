@@ -1,8 +1,11 @@
 package launch
 
 import (
+	"maps"
+
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/logging"
+	"github.com/crankctl/crank/pkg/proc"
 )
 
 // livesAlone reports whether no generation but n lives. Leftover processes count.
@@ -46,18 +49,40 @@ func (l *Launcher) warnOfStdin(n int) {
 		"advice", "end an app that reads stdin before the next one starts: crankctl kill, with -restart always")
 }
 
-// returnTerminal gives crank the terminal's foreground back, so that Ctrl-C goes on to mean something. It may have got to a process group of
-// the generation that is gone by now, such as the foreground job of a shell. It is left to a process that runs, such as the shell that
-// has put crank in the background.
-func (ch *child) returnTerminal() {
-	if !ch.hasTerminal {
+// returnTerminal gives crank the terminal's foreground back, so that Ctrl-C goes on to mean something and the next generation can have it.
+// The foreground may have got from the generation to another process group of which nothing is left, such as a job of a shell's. It is
+// left to processes that live, such as the shell that has put crank in the background.
+func (l *Launcher) returnTerminal() {
+	if l.terminalGroup == 0 {
 		return
 	}
-	if group := linux.Foreground(stdin); group != ch.launched.PID() && !linux.IsEmptyGroup(group) {
+	if group := linux.Foreground(stdin); group != l.terminalGroup && (group == 0 || !isOver(group)) {
 		return
 	}
-	ch.hasTerminal = false
+	l.terminalGroup = 0
 	if err := linux.TakeTerminal(stdin); err != nil {
-		ch.l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
+		l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
 	}
+}
+
+// returnTerminal gives it back if this is the generation that was given it.
+func (ch *child) returnTerminal() {
+	if ch.launched.PID() == ch.l.terminalGroup {
+		ch.l.returnTerminal()
+	}
+}
+
+// isOver reports whether no process of a group is left, but for zombies.
+func isOver(group int) bool {
+	if linux.IsEmptyGroup(group) {
+		return true
+	}
+	zombies, _ := proc.Processes() // others may be hidden (proc(5), hidepid), but not from who sees the zombies
+	maps.DeleteFunc(zombies, func(_ int, e proc.Entry) bool { return e.Group != group })
+	for _, e := range zombies {
+		if !e.Zombie {
+			return false
+		}
+	}
+	return len(zombies) > 0
 }
