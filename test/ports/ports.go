@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strconv"
+	"syscall"
 )
 
 // Unused returns a port that nobody has now on 127.0.0.1, and that the kernel gives to nobody by itself: clients of other tests cannot
@@ -12,10 +13,21 @@ import (
 func Unused() string {
 	for range 1000 {
 		port := strconv.Itoa(10_000 + rand.IntN(20_000))
-		if l, err := net.Listen("tcp4", "127.0.0.1:"+port); err == nil {
-			l.Close()
+		if isUnused(port) {
 			return port
 		}
 	}
 	panic("no port is unused")
+}
+
+// isUnused binds the port for a moment. No process is forked meanwhile: it would have the port too, until its exec.
+func isUnused(port string) bool {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	l, err := net.Listen("tcp4", "127.0.0.1:"+port)
+	if err != nil {
+		return false
+	}
+	l.Close()
+	return true
 }
