@@ -15,7 +15,7 @@ var trials = map[string][]string{
 	"cargo": {"--version"}, "rustc": {"--version"}, "node": {"--version"}, "python3": {"--version"}, "ruby": {"--version"},
 	"java": {"-version"}, "javac": {"-version"}, "puma": {"--version"}, "gunicorn": {"--version"},
 	"nginx": {"-v"}, "haproxy": {"-v"}, "php-fpm8.2": {"-v"},
-	"tini": {"--version"}, "dumb-init": {"--version"}, "catatonit": {"--version"},
+	"tini": {"--version"}, "dumb-init": {"--version"}, "catatonit": {"--version"}, "start_server": {"--version"},
 	"curl": {"--version"}, "promtool": {"--version"}, "prlimit": {"--version"}, "systemd-notify": {"--version"},
 	"strace": {"-f", "-o", "/dev/null", "true"},
 }

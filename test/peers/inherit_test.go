@@ -1,0 +1,267 @@
+package peers
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// inheritanceStories: what the app finds.
+var inheritanceStories = []story{
+	{
+		name: "TTOU, SEGV, INT are ignored and TTIN, ILL, TERM blocked",
+		want: same("ignored 2, blocked 21").but("ignored 2 11 22, blocked 4 15 21", tini).
+			but("ignored none, blocked none", dumbInit).but("ignored 2 11 22, blocked 4 15 20 to 22", catatonit),
+		why: "crank's runtime changes them before crank can look",
+		doc: docInherited,
+		run: dispositions,
+	},
+	{
+		name: "the environment",
+		as:   pid1,
+		want: everybody("unchanged").but("unchanged, and CRANK_CTL CRANK_GENERATION CRANK_NAME NOTIFY_FD NOTIFY_SOCKET", crank),
+		why:  "that is how the app talks to crank",
+		doc:  docRules,
+		run:  environment,
+	},
+	{
+		name: "stdin",
+		want: everybody("the init's"),
+		run: func(r *run) (string, error) {
+			path := filepath.Join(r.dir, "in")
+			if err := os.WriteFile(path, []byte("the init's\n"), 0o644); err != nil {
+				return "", err
+			}
+			in, err := os.Open(path)
+			if err != nil {
+				return "", err
+			}
+			defer in.Close()
+			r.stdin = in
+			p, err := r.start("/bin/cat")
+			if err != nil {
+				return "", err
+			}
+			return p.line("")
+		},
+	},
+	{
+		name: "three open descriptors besides",
+		want: everybody("reach the app").but("stay away from the app", crank),
+		why:  "what was not meant for the app is closed",
+		doc:  docInit,
+		run:  descriptors,
+	},
+}
+
+func dispositions(r *run) (string, error) {
+	r.spec.Ignore = []syscall.Signal{syscall.SIGTTOU, syscall.SIGSEGV, syscall.SIGINT}
+	r.spec.Block = []syscall.Signal{syscall.SIGTTIN, syscall.SIGILL, syscall.SIGTERM}
+	p, err := r.start("/bin/cat", "/proc/self/status")
+	if err != nil {
+		return "", err
+	}
+	found := map[string]string{}
+	for _, line := range p.rest() {
+		name, value, _ := strings.Cut(line, ":")
+		n, _ := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		found[name] = list(n)
+	}
+	return fmt.Sprintf("ignored %s, blocked %s", found["SigIgn"], found["SigBlk"]), nil
+}
+
+func environment(r *run) (string, error) {
+	given := []string{"A=b=c d", "EMPTY=", "HOME=/nowhere", "PATH=/usr/bin:/bin"}
+	r.spec.Env = given
+	p, err := r.start("/usr/bin/env")
+	if err != nil {
+		return "", err
+	}
+	var more []string
+	kept := 0
+	for _, line := range p.rest() {
+		if slices.Contains(given, line) {
+			kept++
+			continue
+		}
+		name, _, _ := strings.Cut(line, "=")
+		more = append(more, name)
+	}
+	if kept != len(given) {
+		return fmt.Sprintf("%d of %d kept", kept, len(given)), nil
+	}
+	if more == nil {
+		return "unchanged", nil
+	}
+	slices.Sort(more)
+	return "unchanged, and " + strings.Join(more, " "), nil
+}
+
+func descriptors(r *run) (string, error) {
+	r.spec.Leak = 3
+	p, err := r.start("/bin/ls", "-l", "/proc/self/fd")
+	if err != nil {
+		return "", err
+	}
+	leaked := 0
+	for _, line := range p.rest() {
+		if regexp.MustCompile(` ([3-9]|\d\d+) -> /dev/null$`).MatchString(line) {
+			leaked++
+		}
+	}
+	switch {
+	case leaked == 0:
+		return "stay away from the app", nil
+	case leaked < 3:
+		return fmt.Sprint("only ", leaked), nil
+	}
+	return "reach the app", nil // perhaps with others, which the test itself was started with
+}
+
+// commandLineStories: options, and commands that cannot be executed.
+var commandLineStories = []story{
+	{
+		name: "no command",
+		as:   pid1,
+		want: everybody("1").but("it waits for crankctl run", crank),
+		why:  "a command can come later",
+		doc:  docFirst,
+		run:  noCommand,
+	},
+	{
+		name:  "no command, and none can come",
+		as:    pid1,
+		flags: flags{crank: {"-ctl", "off", "-conf", "off"}},
+		want:  everybody("1").but("125", crank),
+		why:   "1 could be the app's",
+		doc:   docCodes,
+		run:   func(r *run) (string, error) { return r.exit() },
+	},
+	{
+		name:  "an option that does not exist",
+		as:    pid1,
+		flags: flags{crank: {"-Z"}, tini: {"-Z"}, dumbInit: {"-Z"}, catatonit: {"-Z"}},
+		want:  everybody("1").but("125", crank),
+		why:   "1 could be the app's",
+		doc:   docCodes,
+		run:   func(r *run) (string, error) { return r.exit("/bin/true") },
+	},
+	{
+		name:  "help",
+		as:    pid1,
+		flags: flags{crank: {"-h"}, tini: {"-h"}, dumbInit: {"-h"}, catatonit: {"-h"}},
+		want:  everybody("0"),
+		run:   func(r *run) (string, error) { return r.exit() },
+	},
+	{
+		name:  "version",
+		as:    pid1,
+		flags: flags{crank: {"--version"}, tini: {"--version"}, dumbInit: {"--version"}, catatonit: {"--version"}},
+		want:  everybody("0"),
+		run:   func(r *run) (string, error) { return r.exit() },
+	},
+	{
+		name: "a command without -- before it",
+		as:   pid1,
+		want: everybody("3").but("1: its options are the init's", tini, catatonit),
+		why:  "options end at the first word that is not one",
+		doc:  docRules,
+		run: func(r *run) (string, error) {
+			p, err := r.execute([]string{r.path, "/bin/sh", "-c", "exit $1", "sh", "3"})
+			if err != nil {
+				return "", err
+			}
+			code, err := p.end()
+			return map[string]string{"3": "3", "1": "1: its options are the init's"}[code], err
+		},
+	},
+	{
+		name: "a command of the name of an option, after --",
+		as:   pid1,
+		want: everybody("0"),
+		run: func(r *run) (string, error) {
+			if err := os.Symlink("/bin/true", filepath.Join(r.dir, "-h")); err != nil {
+				return "", err
+			}
+			r.spec.Env = []string{"PATH=" + r.dir}
+			return r.exit("-h")
+		},
+	},
+	{
+		name: "a path that does not exist",
+		want: everybody("127").but("2", dumbInit).but("1", catatonit),
+		why:  "as a shell",
+		doc:  docCodes,
+		run:  func(r *run) (string, error) { return r.exit("/no/such/program") },
+	},
+	{
+		name: "a name that is not in PATH",
+		want: everybody("127").but("2", dumbInit).but("1", catatonit),
+		why:  "as a shell",
+		doc:  docCodes,
+		run:  func(r *run) (string, error) { return r.exit("no-such-program") },
+	},
+	{
+		name: "a file that is not executable",
+		want: everybody("126").but("2", dumbInit).but("1", catatonit),
+		why:  "as a shell",
+		doc:  docCodes,
+		run:  func(r *run) (string, error) { return r.exit("/etc/passwd") },
+	},
+	{
+		name: "a directory",
+		want: everybody("126").but("2", dumbInit).but("1", catatonit),
+		why:  "as a shell",
+		doc:  docCodes,
+		run:  func(r *run) (string, error) { return r.exit("/etc") },
+	},
+	{
+		name: "a script whose interpreter is missing",
+		want: outcomes{crank: "126", tini: "127", dumbInit: "2", catatonit: "1"},
+		why:  "the script is there, and cannot be executed",
+		doc:  docCodes,
+		run: func(r *run) (string, error) {
+			path := filepath.Join(r.dir, "script")
+			if err := os.WriteFile(path, []byte("#!/no/such/interpreter\n"), 0o755); err != nil {
+				return "", err
+			}
+			return r.exit(path)
+		},
+	},
+	{
+		name: "the message names the command that cannot be executed",
+		want: everybody("yes").but("no", catatonit),
+		why:  "a user has to know what to mend",
+		doc:  docCodes,
+		run: func(r *run) (string, error) {
+			p, err := r.start("/no/such/program")
+			if err != nil {
+				return "", err
+			}
+			_, err = p.end()
+			return map[bool]string{true: "yes", false: "no"}[strings.Contains(p.stderr.String(), "/no/such/program")], err
+		},
+	},
+}
+
+// noCommand sees the exit code, or that crank made its control socket.
+func noCommand(r *run) (string, error) {
+	p, err := r.start()
+	if err != nil || r.who != crank {
+		if err == nil {
+			return p.end()
+		}
+		return "", err
+	}
+	return r.settle(func() string {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/run/crank/app.ctl", p.pid)); err != nil {
+			return err.Error()
+		}
+		return "it waits for crankctl run"
+	}), nil
+}
