@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -295,4 +297,26 @@ func directories(r *run) (string, error) {
 		return dir
 	}
 	return r.settle(func() string { return fmt.Sprintf("the app's is %s, the init's is %s", where(pid), where(p.pid)) }), nil
+}
+
+// quits sends QUIT. crank must still be ready then: once it stops, it is not.
+func quits(r *run) (string, error) {
+	ctl := filepath.Join(r.dir, "ctl")
+	if r.who == crank {
+		r.flags = append(slices.Clone(r.flags), "-ctl", ctl)
+	}
+	p, err := r.start(player, "signals")
+	if err == nil {
+		err = errors.Join(r.ready(p), p.send(syscall.SIGQUIT))
+	}
+	if err == nil {
+		_, err = p.line("signal 3")
+	}
+	if err == nil && r.who == crank {
+		cmd := exec.Command(filepath.Join(bin, "crankctl"), "-ctl", ctl, "ready")
+		if out, _ := cmd.CombinedOutput(); !cmd.ProcessState.Success() {
+			return "crank stops: " + strings.TrimSpace(string(out)), nil
+		}
+	}
+	return "nothing else happens", err
 }

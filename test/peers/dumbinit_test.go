@@ -60,6 +60,12 @@ var dumbInitStories = []story{
 	},
 
 	{
+		name:  "QUIT, which the app takes for something else",
+		flags: flags{crank: {"-stop-on", "TERM,INT"}},
+		want:  everybody("nothing else happens"),
+		run:   quits,
+	},
+	{
 		name: "TSTP to the init, and then CONT",
 		as:   asChild,
 		want: same("the app stops, and goes on", tini).but("both stop, and go on", dumbInit),

@@ -234,6 +234,24 @@ var commandLineStories = []story{
 		},
 	},
 	{
+		name: "a script without #!",
+		want: everybody("3"),
+		run:  inPath("exit 3\n", ""),
+	},
+	{
+		name: "PATH is not set",
+		want: everybody("0"),
+		run: func(r *run) (string, error) {
+			r.spec.Env = []string{"HOME=/"}
+			return r.exit("true")
+		},
+	},
+	{
+		name: "a script whose interpreter is missing comes first in PATH, and then a good one",
+		want: everybody("3"),
+		run:  inPath("#!/no/such/interpreter\n", "#!/bin/sh\nexit 3\n"),
+	},
+	{
 		name: "the message names the command that cannot be executed",
 		want: everybody("yes").but("no", catatonit),
 		why:  "a user has to know what to mend",
@@ -264,4 +282,24 @@ func noCommand(r *run) (string, error) {
 		}
 		return "it waits for crankctl run"
 	}), nil
+}
+
+// inPath executes a script by its name. PATH has two directories with such scripts; no text: none.
+func inPath(first, second string) func(*run) (string, error) {
+	return func(r *run) (string, error) {
+		r.spec.Env = []string{"PATH=" + r.dir + "/a:" + r.dir + "/b:/usr/bin:/bin"}
+		for dir, text := range map[string]string{"a": first, "b": second} {
+			path := filepath.Join(r.dir, dir, "script")
+			if err := os.Mkdir(filepath.Dir(path), 0o755); err != nil {
+				return "", err
+			}
+			if text == "" {
+				continue
+			}
+			if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+				return "", err
+			}
+		}
+		return r.exit("script")
+	}
 }

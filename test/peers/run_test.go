@@ -33,6 +33,7 @@ type run struct {
 	flags  []string
 	child  bool   // the program is not PID 1 of its namespace, but the child of that one
 	want   string // the outcome that the story lists
+	bare   bool   // no socket, where there would be one
 	dir    string // for files, removed afterwards
 	spec   spec.Spec
 	stdin  *os.File

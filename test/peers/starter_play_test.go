@@ -109,34 +109,36 @@ func newOneFails(s *server) (string, error) {
 	return "the old one answers; no second attempt", err
 }
 
-func firstFails(r *run) (string, error) {
-	if err := os.WriteFile(filepath.Join(r.dir, "broken"), nil, 0o644); err != nil {
-		return "", err
+// firstFails has the workers end immediately, in this way, until the second one.
+func firstFails(how string) func(*run) (string, error) {
+	return func(r *run) (string, error) {
+		if err := os.WriteFile(filepath.Join(r.dir, how), nil, 0o644); err != nil {
+			return "", err
+		}
+		s, err := r.launch()
+		if err != nil {
+			return "", err
+		}
+		if r.who == crank {
+			code, err := s.p.end()
+			return "crank ends: " + code, err
+		}
+		err = errors.Join(s.starts(2), s.mark(how, false))
+		_, err2 := s.p.line("ready")
+		return "attempts until one lives", errors.Join(err, err2)
 	}
-	s, err := r.launch()
-	if err != nil {
-		return "", err
-	}
-	if r.who == crank {
-		code, err := s.p.end()
-		return "crank ends: " + code, err
-	}
-	err = errors.Join(s.starts(2), s.mark("broken", false))
-	_, err2 := s.p.line("ready")
-	return "attempts until one lives", errors.Join(err, err2)
 }
 
 // killed kills the worker with KILL.
 func killed(s *server) (string, error) {
-	pid, err := s.p.app("player")
-	if err := errors.Join(err, syscall.Kill(pid, syscall.SIGKILL)); err != nil {
+	if err := killWorker(s); err != nil {
 		return "", err
 	}
 	if s.r.want != "another one is started" {
 		code, err := s.p.end()
 		return "crank ends: " + code, err
 	}
-	_, err = s.other()
+	_, err := s.other()
 	return "another one is started", err
 }
 

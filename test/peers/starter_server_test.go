@@ -22,6 +22,8 @@ type server struct {
 	p        *process
 	port     string
 	variable string // the first worker's SERVER_STARTER_PORT
+	number   string // and its SERVER_STARTER_GENERATION
+	stdin    string // and its stdin
 	backlog  string // of its first TCP socket
 	first    string // the pid that it answers with
 }
@@ -30,7 +32,7 @@ type server struct {
 func (r *run) launch(args ...string) (*server, error) {
 	s := &server{r: r, port: ports.Unused()}
 	fill := strings.NewReplacer("{port}", s.port, "{dir}", r.dir)
-	flags := base(r.who, r.flags)
+	flags := base(r.who, r.flags, r.bare)
 	for i := range flags {
 		flags[i] = fill.Replace(flags[i])
 	}
@@ -41,8 +43,8 @@ func (r *run) launch(args ...string) (*server, error) {
 }
 
 // base adds to flags what every story has.
-func base(program who, flags []string) []string {
-	bound := slices.ContainsFunc(flags, func(flag string) bool {
+func base(program who, flags []string, bare bool) []string {
+	bound := bare || slices.ContainsFunc(flags, func(flag string) bool {
 		return flag == "-bind" || strings.HasPrefix(flag, "--port") || strings.HasPrefix(flag, "--path")
 	})
 	all, socket := []string{"--interval=1"}, []string{"--port=127.0.0.1:{port}"}
@@ -79,6 +81,10 @@ func (s *server) ready() (err error) {
 		}
 		key, value, _ := strings.Cut(line, " ")
 		switch key {
+		case "generation":
+			s.number = value
+		case "stdin":
+			s.stdin = value
 		case "PORT":
 			s.variable = value
 		case "backlog":

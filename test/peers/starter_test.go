@@ -71,7 +71,33 @@ var swapStories = []story{
 		want:  outcomes{crank: "crank ends: 1", starter: "attempts until one lives"},
 		why:   "the container's restart policy decides",
 		doc:   docStarter,
-		run:   firstFails,
+		run:   firstFails("broken"),
+	},
+	{
+		name:  "the first worker exits with 0 before it is ready",
+		flags: flags{starter: {"--interval=2"}},
+		want:  outcomes{crank: "crank ends: 1", starter: "attempts until one lives"},
+		why:   "the container's restart policy decides",
+		doc:   docStarter,
+		run:   firstFails("quit"),
+	},
+	{
+		name:  "the worker is killed: stdin of the next one",
+		flags: flags{crank: {"-restart", "always"}},
+		want:  same("the first one's", starter),
+		run:   stdins(killWorker),
+	},
+	{
+		name: "HUP: stdin of the new worker",
+		want: outcomes{crank: "/dev/null", starter: "the first one's"},
+		why:  "two of them would read from it",
+		doc:  docStarter,
+		run:  stdins(hup),
+	},
+	{
+		name: "HUP: SERVER_STARTER_GENERATION",
+		want: same("1, then 2", starter),
+		run:  serving(nil, nextGeneration),
 	},
 	{
 		name:  "the worker is killed",
@@ -133,6 +159,20 @@ var socketStories = []story{
 			text := strings.NewReplacer(":"+s.port, ":PORT", s.r.dir, "DIR").Replace(s.variable)
 			return regexp.MustCompile(`=\d+`).ReplaceAllString(text, "=FD"), nil
 		}),
+	},
+	{
+		name: "SERVER_STARTER_PORT without a socket",
+		want: same(`""`, starter),
+		run: func(r *run) (string, error) {
+			r.bare = true
+			return serving(nil, func(s *server) (string, error) { return fmt.Sprintf("%q", s.variable), nil })(r)
+		},
+	},
+	{
+		name:  "a UDP socket",
+		flags: flags{starter: {"--port=127.0.0.1:u{port}"}, crank: {"-bind", "udp4://127.0.0.1:{port}"}},
+		want:  same("127.0.0.1:PORT answers", starter),
+		run:   serving(nil, udp),
 	},
 	{
 		name: "a port of 127.0.0.1",

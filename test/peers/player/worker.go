@@ -45,7 +45,10 @@ func work(args []string) (int, error) {
 	if w.has("broken") {
 		return 1, nil
 	}
-	fmt.Println("PORT", os.Getenv("SERVER_STARTER_PORT"))
+	if w.has("quit") {
+		return 0, nil
+	}
+	printGiven()
 	w.awaitWithout("wait")
 	if err := errors.Join(w.serve(), w.count("serves")); err != nil {
 		return 0, err
@@ -67,6 +70,18 @@ func work(args []string) (int, error) {
 	return w.exit, nil
 }
 
+// printGiven prints what the worker was given.
+func printGiven() {
+	variable, ok := os.LookupEnv("SERVER_STARTER_PORT")
+	if !ok {
+		variable = "(not set)"
+	}
+	stdin, _ := os.Readlink("/proc/self/fd/0")
+	fmt.Println("generation", os.Getenv("SERVER_STARTER_GENERATION"))
+	fmt.Println("stdin", stdin)
+	fmt.Println("PORT", variable)
+}
+
 // count makes a file of all workers of this directory longer by one byte.
 func (w worker) count(file string) error {
 	if w.dir == "" {
@@ -80,8 +95,8 @@ func (w worker) count(file string) error {
 	return errors.Join(err, f.Close())
 }
 
-// has reports whether a file is in the directory: "broken" makes a worker exit with 1 at its start, "wait" keeps it from serving, "hold"
-// from ending.
+// has reports whether a file is in the directory: "broken" makes a worker exit with 1 at its start, "quit" with 0, "wait" keeps it
+// from serving, "hold" from ending.
 func (w worker) has(file string) bool {
 	if w.dir == "" {
 		return false
