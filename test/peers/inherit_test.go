@@ -51,7 +51,7 @@ var inheritanceStories = []story{
 		},
 	},
 	{
-		name: "three open descriptors besides",
+		name: "three more open descriptors",
 		want: everybody("reach the app").but("stay away from the app", crank),
 		why:  "what was not meant for the app is closed",
 		doc:  docInit,
@@ -253,9 +253,7 @@ var commandLineStories = []story{
 	},
 	{
 		name: "the message names the command that cannot be executed",
-		want: everybody("yes").but("no", catatonit),
-		why:  "a user has to know what to mend",
-		doc:  docCodes,
+		want: same("yes", tini, dumbInit), // catatonit names nothing
 		run: func(r *run) (string, error) {
 			p, err := r.start("/no/such/program")
 			if err != nil {
