@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"runtime"
 	"strconv"
@@ -13,12 +12,28 @@ import (
 	"github.com/crankctl/crank/test/disguise"
 )
 
+// noticesFD is NOTIFY_FD for the orphans: without it crank would refuse what they send, since it cannot find out whose they are.
+const noticesFD = 3
+
 // startDisguised starts orphans that show an environment other than their own, and returns once they exist.
 func (o options) startDisguised() error {
+	files := []*os.File{nil, os.Stdout, os.Stderr}
+	if o.disguisedSays != "" {
+		fd, err := strconv.Atoi(os.Getenv("NOTIFY_FD"))
+		if err == nil {
+			fd, err = syscall.Dup(fd)
+		}
+		if err != nil {
+			return fmt.Errorf("NOTIFY_FD: %w", err)
+		}
+		notify := os.NewFile(uintptr(fd), "notify")
+		defer notify.Close()
+		files = append(files, notify)
+	}
 	between, err := os.StartProcess("/proc/self/exe",
 		[]string{"app-orphan", "-orphan", "-orphan-life", o.orphanLife.String(), "-disguise", o.disguise,
 			"-disguised", strconv.Itoa(o.disguised), "-disguised-says", o.disguisedSays},
-		&os.ProcAttr{Files: []*os.File{nil, os.Stdout, os.Stderr}})
+		&os.ProcAttr{Files: files})
 	if err != nil {
 		return err
 	}
@@ -33,20 +48,7 @@ func (o options) startDisguised() error {
 func forkDisguised(o options) int {
 	notices := -1
 	if o.disguisedSays != "" {
-		conn, err := net.Dial("unixgram", os.Getenv("NOTIFY_SOCKET"))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "app:", err)
-			return 1
-		}
-		raw, err := conn.(*net.UnixConn).SyscallConn()
-		if err == nil {
-			err = raw.Control(func(fd uintptr) { notices = int(fd) })
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, "app:", err)
-			return 1
-		}
-		defer runtime.KeepAlive(conn)
+		notices = noticesFD
 	}
 	if o.disguise != "" {
 		if err := disguise.Environ(o.disguise); err != nil {
