@@ -114,7 +114,7 @@ func TestSlots(t *testing.T) {
 			w.serve(2)
 			w.exits(2, 3, 1) // what is left is killed, but not gone yet
 			w.kernel.setUndying(true)
-			w.pass(2 * restartGrace)
+			w.pass(2*restartGrace + killGrace)
 			w.wantSlots("2:0 3:1")
 			w.kernel.setUndying(false)
 		},
