@@ -227,7 +227,7 @@ func TestInheritedStdin(t *testing.T) {
 func TestInheritedFromCrank(t *testing.T) {
 	t.Parallel()
 	outer := []string{"crank", "-bind", "web=127.0.0.1:0", "-bind", "adm=127.0.0.1:0"}
-	code, stdout, stderr := passed(t, "", nil, append(outer, "--", "crank", "-bind", "fd://adm", "-bind", "fd://3", "--", "env"))
+	code, stdout, stderr := passed(t, "", nil, append(outer, "--", "crank", "-ready", "none", "-bind", "fd://adm", "-bind", "fd://3", "--", "env"))
 	if names := variable(stdout, "LISTEN_FDNAMES"); code != 0 || names != "adm:web" || strings.Contains(stderr, "level=WARN") {
 		t.Errorf("exit code %d, names %q\n%s", code, names, stderr)
 	}
