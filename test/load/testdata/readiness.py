@@ -39,7 +39,7 @@ def dies():
 
 
 def garbage():
-    nearly = [b"READY", b"READY=", b"READY=yes", b"READY=1 ", b" READY=1", b"ready=1", b"READY=1\r", b"READY=11", b"=1", b"READY:1",
+    nearly = [b"READY", b"READY=", b"READY=yes", b"READY=1 ", b" READY=1", b"ready=1", b"READY\r=1", b"READY=11", b"=1", b"READY:1",
               b"\0", b"\xff\xfe" * 1000, b"=\n" * 1000, b"STATUS=\xff\0\x1b[2J", b"EXTEND_TIMEOUT_USEC=-1", b"EXTEND_TIMEOUT_USEC=1e99",
               b"MAINPID=1", b"MAINPID=x", b"MAINPID=99999999999999999999", b"WATCHDOG_USEC=x", b"ERRNO=x", b"RELOADING=1"]
     for s in own(), by_fd():
