@@ -166,14 +166,20 @@ func (c *crank) run() (code int, err error) {
 	if c.listener != nil {
 		defer func() { c.warn(c.listener.Close()) }()
 	}
-	if os.Getpid() != 1 {
-		if err := linux.SetSubreaper(); err != nil {
-			c.log.Error(err, "crank is not PID 1 and cannot adopt orphans: they are not reaped")
-		} else {
-			c.log.V(c.quiet()).Info("crank is not PID 1: it adopts the orphans of its own processes only")
-		}
-	}
+	c.adopt()
 	return c.supervise(in)
+}
+
+// adopt makes crank the parent of orphans, which PID 1 is anyway.
+func (c *crank) adopt() {
+	if os.Getpid() == 1 {
+		return
+	}
+	if err := linux.SetSubreaper(); err != nil {
+		c.log.Error(err, "crank is not PID 1 and cannot adopt orphans: they are not reaped")
+		return
+	}
+	c.log.V(c.quiet()).Info("crank is not PID 1: it adopts the orphans of its own processes only")
 }
 
 // warn logs what could not be cleaned up at the end.
