@@ -53,6 +53,8 @@ func (l *lines) overdue() {
 
 // Close passes on a last line that has no newline.
 func (l *lines) Close() error {
-	l.send(nil)
+	if len(l.partial) > 0 { // to write nothing would end the unfinished line of another generation
+		l.send(nil)
+	}
 	return nil
 }

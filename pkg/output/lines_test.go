@@ -152,6 +152,17 @@ func TestLastLine(t *testing.T) {
 	}
 }
 
+// TestEndCutsNoLine: a generation that ends and has nothing to pass on leaves the unfinished line of another one alone.
+func TestEndCutsNoLine(t *testing.T) {
+	u := newUnfinished(t)
+	old := startWith(t, Auto, Options{Generation: 1, Stderr: u.options.Stderr, KeepStderr: true})
+	old.CloseAppEnds()
+	u.writes(u.app, "work", "work")
+	old.SetPID(1)
+	wait(t, old)
+	u.writes(u.app, "ing\n", "ing\n")
+}
+
 // TestClosePassesUnfinishedOn: also while the app is alive.
 func TestClosePassesUnfinishedOn(t *testing.T) {
 	out := newReader(t).begin()
