@@ -64,6 +64,7 @@ type Launcher struct {
 	rivals        *rivals
 	warnedOfStdin bool
 	terminalGroup int          // that was given the terminal's foreground; 0: crank has it back, or never had it
+	inBackground  *child       // lives alone on a terminal of which crank has not had the foreground yet; nil: none
 	warnedOfLoss  [2]sync.Once // of stdout and stderr
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
@@ -221,8 +222,12 @@ func (ch *child) start(id supervisor.ID, c supervisor.Command, protect bool) err
 	var err error
 	ch.launched, err = l.fork(spec, protect)
 	ch.main = ch.launched
-	if err == nil && spec.Terminal != 0 {
+	switch {
+	case err != nil:
+	case spec.Terminal != 0:
 		l.terminalGroup = ch.launched.PID()
+	case alone && l.cfg.Terminal:
+		l.inBackground = ch
 	}
 	ch.oomRaised = err == nil && protect && l.oomScore() != ""
 	return err

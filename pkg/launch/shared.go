@@ -40,6 +40,7 @@ func (l *Launcher) Tend() (broken string) {
 		l.logRestored(d)
 	}
 	l.rivals.tick(time.Now())
+	l.offerTerminal()
 	return l.logBroken()
 }
 

@@ -2,6 +2,7 @@ package launch
 
 import (
 	"maps"
+	"syscall"
 
 	"github.com/crankctl/crank/pkg/linux"
 	"github.com/crankctl/crank/pkg/logging"
@@ -49,6 +50,23 @@ func (l *Launcher) warnOfStdin(n int) {
 		"advice", "end an app that reads stdin before the next one starts: crankctl kill, with -restart always")
 }
 
+// offerTerminal gives the terminal to a generation that was started in the background, once a shell has brought crank to the foreground,
+// and continues it: TTIN or TTOU may have stopped it when it used the terminal before.
+func (l *Launcher) offerTerminal() {
+	ch := l.inBackground
+	if ch == nil || !linux.HasForeground(stdin) {
+		return
+	}
+	l.inBackground = nil
+	group := ch.launched.PID()
+	if err := linux.GiveTerminal(stdin, group); err != nil {
+		l.cfg.Log.V(1).Info("the app does not get the terminal", "generation", ch.generation, "cause", err.Error())
+		return
+	}
+	l.terminalGroup = group
+	_ = ch.launched.SignalGroup(syscall.SIGCONT) // nothing of it may be left
+}
+
 // returnTerminal gives crank the terminal's foreground back, so that Ctrl-C goes on to mean something and the next generation can have it.
 // The foreground may have got from the generation to another process group of which nothing is left, such as a job of a shell's. It is
 // left to processes that live, such as the shell that has put crank in the background.
@@ -67,6 +85,9 @@ func (l *Launcher) returnTerminal() {
 
 // returnTerminal gives it back if this is the generation that was given it.
 func (ch *child) returnTerminal() {
+	if ch.l.inBackground == ch {
+		ch.l.inBackground = nil
+	}
 	if ch.launched.PID() == ch.l.terminalGroup {
 		ch.l.returnTerminal()
 	}

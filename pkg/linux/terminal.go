@@ -40,10 +40,13 @@ func IsPipe(fd int) bool {
 	return unix.Fstat(fd, &info) == nil && info.Mode&unix.S_IFMT == unix.S_IFIFO
 }
 
-// TakeTerminal makes this process's group the foreground group of its controlling terminal. A group in the background gets SIGTTOU
-// for that, and a handler would make the kernel restart the call for ever.
-func TakeTerminal(fd int) error {
+// TakeTerminal makes this process's group the foreground group of its controlling terminal.
+func TakeTerminal(fd int) error { return GiveTerminal(fd, unix.Getpgrp()) }
+
+// GiveTerminal makes a process group of this session the foreground group of its controlling terminal. A caller in the background gets
+// SIGTTOU for that, and a handler would make the kernel restart the call for ever.
+func GiveTerminal(fd, group int) error {
 	return WithoutSignals(func() error {
-		return os.NewSyscallError("ioctl TIOCSPGRP", unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, unix.Getpgrp()))
+		return os.NewSyscallError("ioctl TIOCSPGRP", unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, group))
 	})
 }

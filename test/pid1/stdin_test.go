@@ -5,12 +5,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/crankctl/crank/test/instance"
 	"github.com/crankctl/crank/test/pid1/spec"
+	"github.com/crankctl/crank/test/processes"
 	"github.com/crankctl/crank/test/terminal"
 )
 
@@ -260,7 +262,7 @@ func alone(c *container) error {
 }
 
 // TestBackgroundRestart: crank is a background job of a shell on a terminal. None of its generations takes the terminal from the shell.
-// In the foreground the next one has it.
+// Once crank is in the foreground they have it.
 func TestBackgroundRestart(t *testing.T) {
 	for name := range shells {
 		t.Run(name, func(t *testing.T) {
@@ -275,13 +277,42 @@ func TestBackgroundRestart(t *testing.T) {
 				}
 			}
 			s.Press("fg\n")
-			must(t, s.AwaitForeground("crank"))
-			crank, err := s.Foreground()
+			must(t, s.AwaitForeground("sleep"))
+			app, err := s.Foreground()
 			must(t, err)
-			must(t, kill(childrenOf(crank)[0].pid))
+			_, crank := processes.Stat(app)
+			must(t, kill(app))
 			s.Await("up4")
 			must(t, s.AwaitForeground("sleep"))
 			must(t, syscall.Kill(crank, syscall.SIGTERM))
+			s.Await(terminal.Prompt)
+			must(t, s.AwaitForeground(name))
+			s.Exit()
+		})
+	}
+}
+
+// TestForegroundLater: an app that reads the terminal in the background is stopped, as it would be without crank, and goes on with fg.
+func TestForegroundLater(t *testing.T) {
+	for name := range shells {
+		t.Run(name, func(t *testing.T) {
+			s := instance.Shell(t, name, bin, t.TempDir())
+			s.Press(`crank -- sh -c 'echo p""id=$$.; exec cat' &` + "\n")
+			s.Await("pid=")
+			app, err := strconv.Atoi(s.Await("."))
+			must(t, err)
+			must(t, eventually(func() error {
+				if state, _ := processes.Stat(app); state != "T" {
+					return fmt.Errorf("the app is in state %q", state)
+				}
+				return nil
+			}))
+			must(t, s.AwaitForeground(name))
+			s.Press("fg\n")
+			must(t, s.AwaitForeground("cat"))
+			s.Press("hello\n")
+			s.Await("hello\r\nhello\r\n") // the echo, and cat's
+			s.Press("\x04")
 			s.Await(terminal.Prompt)
 			must(t, s.AwaitForeground(name))
 			s.Exit()
