@@ -31,10 +31,10 @@ func (c *crank) directory() error {
 }
 
 // namedDirectory returns $PWD if that names crank's working directory, as for pwd -L (POSIX), and empty text otherwise. Who has changed to
-// a symlink has its name there, while getcwd(3) has the directory's. Names below /proc mean another directory in another process.
+// a symlink has its name there, while getcwd(3) has the directory's. Names below /proc and /dev/fd mean another directory in another process.
 func namedDirectory() string {
 	name := os.Getenv("PWD")
-	if !filepath.IsAbs(name) || strings.HasPrefix(filepath.Clean(name), "/proc/") || canEnter(name) != nil {
+	if !filepath.IsAbs(name) || isOwnView(name) || canEnter(name) != nil {
 		return ""
 	}
 	here, err := os.Stat(".")
@@ -46,6 +46,11 @@ func namedDirectory() string {
 		return ""
 	}
 	return name
+}
+
+func isOwnView(name string) bool {
+	clean := filepath.Clean(name)
+	return strings.HasPrefix(clean, "/proc/") || strings.HasPrefix(clean, "/dev/fd/")
 }
 
 // within joins two paths. One with .. is left as it is: what that means depends on the symlink before it.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,11 @@ func TestDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Chdir(release)
+	here, err := os.Open(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
 	for _, c := range []struct{ pwd, cwd, want string }{
 		{current, "", current},
 		{release, "", release},
@@ -33,6 +39,8 @@ func TestDirectory(t *testing.T) {
 		{loop, "", ""},
 		{"/proc/self/cwd", "", ""},
 		{"/proc/./self/../self/cwd", "", ""},
+		{fmt.Sprintf("/dev/fd/%d", here.Fd()), "", ""},
+		{fmt.Sprintf("/dev/fd/%d/../1", here.Fd()), "", ""},
 		{current, ".", current},
 		{current, "sub", current + "/sub"},
 		{current, "../1/sub", current + "/../1/sub"},
