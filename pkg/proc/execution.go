@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -139,8 +140,20 @@ func (x *execution) explain(r report) *StartError {
 		e.Path, e.Err = x.file(r), execvp.NoShell(r.errno)
 	case stepExec:
 		e.Path = x.file(r)
+		if r.errno == syscall.ENOENT && !filepath.IsAbs(e.Path) {
+			e.Err = missingHere()
+		}
 	}
 	return e
+}
+
+// missingHere returns ENOENT for a file in this process's working directory, which the child had, and says more if that is deleted.
+func missingHere() error {
+	if _, err := syscall.Getwd(); err != syscall.ENOENT {
+		return syscall.ENOENT
+	}
+	name, _ := os.Readlink("/proc/self/cwd")
+	return fmt.Errorf("%w: the working directory %s is deleted", syscall.ENOENT, strings.TrimSuffix(name, " (deleted)"))
 }
 
 // file returns the candidate that a report is about, as it is called from everywhere.

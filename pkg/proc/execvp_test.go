@@ -86,6 +86,23 @@ func TestSearch(t *testing.T) {
 	}
 }
 
+// TestDirectoryGone: the error names the working directory that has been deleted.
+func TestDirectoryGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "release")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	if err := os.Remove(dir); err != nil {
+		t.Fatal(err)
+	}
+	_, err := execute(Spec{Path: "./app", Argv: []string{"x"}})
+	want := "cannot execute ./app: no such file or directory: the working directory " + dir + " is deleted"
+	if start, ok := errors.AsType[*StartError](err); !ok || err.Error() != want || start.ExitCode() != 127 {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
 // TestText: the shell runs a text file without a #! line, in the same process.
 func TestText(t *testing.T) {
 	dir := t.TempDir()
