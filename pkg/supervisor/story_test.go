@@ -955,6 +955,19 @@ func TestRestart(t *testing.T) {
 			w.pass(lookInterval)
 			w.wantStates("2 starting")
 		},
+		"a pause is not charged to what was left behind": func(t *testing.T) {
+			w := start(t, always, v1, nil)
+			w.serve(1)
+			w.exits(1, 1, 2)
+			w.pass(time.Second / 2)
+			w.pause(time.Minute)
+			w.wantStates("1 stopping")
+			w.pass(time.Second / 2)
+			w.wantSignals(1, "others TERM others KILL")
+			w.wantStates("1 stopping")
+			w.pass(lookInterval)
+			w.wantStates("2 starting")
+		},
 		"what survives SIGKILL is not waited for": func(t *testing.T) {
 			w := start(t, always, v1, nil)
 			w.serve(1)

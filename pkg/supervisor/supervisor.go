@@ -350,7 +350,7 @@ func (s *Supervisor) onTick() {
 	pause := s.gaps.lost - was.lost
 	s.counts.ClockGaps = s.gaps.count
 	s.log.Info("crank was paused: no deadline is charged for it", "seconds", pause.Seconds())
-	for _, d := range s.deadlines() {
+	for _, d := range append(s.deadlines(), &s.restart.giveUp) {
 		if !d.IsZero() {
 			*d = d.Add(pause)
 		}
