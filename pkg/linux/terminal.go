@@ -19,7 +19,8 @@ func HungUp(fd int) bool {
 	return err == unix.EIO
 }
 
-// Foreground returns the foreground group of the controlling terminal (tcgetpgrp(3)); 0 where fd is not that terminal.
+// Foreground returns the foreground group of the controlling terminal (tcgetpgrp(3)); 0 where fd is not that terminal, or the group is of
+// an outer pid namespace.
 func Foreground(fd int) (group int) {
 	id, err := unix.IoctlGetUint32(fd, unix.TIOCGPGRP) // a pid_t has 32 bits everywhere
 	if err != nil {
@@ -29,7 +30,26 @@ func Foreground(fd int) (group int) {
 }
 
 // HasForeground reports whether this process is in the terminal's foreground. A background job is not, and must leave the terminal alone.
-func HasForeground(fd int) bool { return Foreground(fd) == unix.Getpgrp() }
+func HasForeground(fd int) bool {
+	group := Foreground(fd)
+	if group == 0 { // this process's own may be of an outer pid namespace as well, and another one
+		return unix.Getpgrp() == 0 && mayRead()
+	}
+	return group == unix.Getpgrp()
+}
+
+// mayRead reports whether this process may read from its controlling terminal. In the background that is SIGTTIN, or EIO where this is blocked.
+func mayRead() bool {
+	tty, err := unix.Open("/dev/tty", unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer Close(tty)
+	return WithoutSignals(func() error {
+		_, err := unix.Read(tty, nil)
+		return err
+	}) != unix.EIO
+}
 
 // IsEmptyGroup reports whether no process is left in a process group.
 func IsEmptyGroup(group int) bool { return group > 1 && unix.Kill(-group, 0) == unix.ESRCH }

@@ -11,12 +11,13 @@ import (
 
 // WithoutSignals calls write on a thread that blocks the signals with which the kernel answers a write, so that no handler gets them:
 // XFSZ at the limit of file sizes (setrlimit(2), RLIMIT_FSIZE), and TTOU, to the whole process group of a background job, where the
-// terminal has TOSTOP set (termios(3)). The write then fails with EFBIG, or succeeds. A signal that another process sends is delivered
+// terminal has TOSTOP set (termios(3)). The write then fails with EFBIG, or succeeds. It blocks TTIN as well: to read from the terminal in
+// the background fails with EIO. A signal that another process sends is delivered
 // on another thread. write must do its writing in its own goroutine before it returns. WithoutSignals returns what write returns.
 func WithoutSignals(write func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	block, old := signalSet(unix.SIGXFSZ, unix.SIGTTOU), unix.Sigset_t{}
+	block, old := signalSet(unix.SIGXFSZ, unix.SIGTTOU, unix.SIGTTIN), unix.Sigset_t{}
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &block, &old); err != nil {
 		return os.NewSyscallError("rt_sigprocmask", err)
 	}

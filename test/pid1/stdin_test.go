@@ -319,3 +319,22 @@ func TestForegroundLater(t *testing.T) {
 		})
 	}
 }
+
+// TestBackgroundNamespace: crank, PID 1 of a namespace, is a background job of a shell outside, whose process group has no id there.
+func TestBackgroundNamespace(t *testing.T) {
+	for name := range shells {
+		t.Run(name, func(t *testing.T) {
+			s := instance.Shell(t, name, bin, t.TempDir())
+			s.Press(`unshare --user --map-root-user --pid --fork --mount-proc crank -- sh -c 'echo u""p; exec sleep 1000' &` + "\n")
+			s.Await("up\r\n")
+			must(t, s.AwaitForeground(name))
+			s.Succeeds("echo still here", "still here")
+			s.Press("fg\n")
+			must(t, s.AwaitForeground("sleep"))
+			s.Press(terminal.CtrlC)
+			s.Await(terminal.Prompt)
+			must(t, s.AwaitForeground(name))
+			s.Exit()
+		})
+	}
+}
