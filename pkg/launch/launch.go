@@ -64,6 +64,7 @@ type Launcher struct {
 	rivals        *rivals
 	warnedOfStdin bool
 	terminalGroup int          // that was given the terminal's foreground; 0: crank has it back, or never had it
+	terminalStuck bool         // crank could not take the foreground back from the last group that it was given to
 	inBackground  *child       // lives alone on a terminal of which crank has not had the foreground yet; nil: none
 	warnedOfLoss  [2]sync.Once // of stdout and stderr
 
@@ -215,7 +216,7 @@ func (ch *child) start(id supervisor.ID, c supervisor.Command, protect bool) err
 	}
 	if alone {
 		l.returnTerminal() // what had it may be over only by now
-		if l.cfg.Terminal && linux.HasForeground(stdin) {
+		if l.hasTerminal() {
 			spec.Terminal = 1 + stdin
 		}
 	}

@@ -50,6 +50,12 @@ func (l *Launcher) warnOfStdin(n int) {
 		"advice", "end an app that reads stdin before the next one starts: crankctl kill, with -restart always")
 }
 
+// hasTerminal reports whether crank can hand over the terminal: it is in the foreground, or would be, if its own process group were not of
+// an outer pid namespace and could be given back what a generation had that is over.
+func (l *Launcher) hasTerminal() bool {
+	return l.cfg.Terminal && (linux.HasForeground(stdin) || l.terminalStuck && isOver(linux.Foreground(stdin)))
+}
+
 // offerTerminal gives the terminal to a generation that was started in the background, once a shell has brought crank to the foreground,
 // and continues it: TTIN or TTOU may have stopped it when it used the terminal before.
 func (l *Launcher) offerTerminal() {
@@ -78,7 +84,9 @@ func (l *Launcher) returnTerminal() {
 		return
 	}
 	l.terminalGroup = 0
-	if err := linux.TakeTerminal(stdin); err != nil {
+	err := linux.TakeTerminal(stdin)
+	l.terminalStuck = err != nil
+	if err != nil {
 		l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
 	}
 }

@@ -338,3 +338,25 @@ func TestBackgroundNamespace(t *testing.T) {
 		})
 	}
 }
+
+// TestRestartedNamespace: a crank whose process group has no id in its namespace cannot take the terminal back. The next app has it all the same.
+func TestRestartedNamespace(t *testing.T) {
+	s := instance.Shell(t, "bash", bin, t.TempDir())
+	s.Press(`unshare --user --map-root-user --pid --fork --mount-proc crank -restart always -- sh -c 'echo u""p$CRANK_GENERATION; exec cat'` + "\n")
+	for n := 1; n <= 3; n++ {
+		s.Await(fmt.Sprintf("up%d\r\n", n))
+		must(t, s.AwaitForeground("cat"))
+		s.Press("hello\n")
+		s.Await("hello\r\nhello\r\n")
+		if n < 3 {
+			s.Press("\x04")
+		}
+	}
+	app, err := s.Foreground()
+	must(t, err)
+	_, crank := processes.Stat(app)
+	must(t, syscall.Kill(crank, syscall.SIGTERM))
+	s.Await(terminal.Prompt)
+	must(t, s.AwaitForeground("bash"))
+	s.Exit()
+}
