@@ -88,10 +88,20 @@ func (t trail) onlyChangedBy(uid int) bool {
 }
 
 // foreignLink returns a symbolic link that none of these users, nor root, has made, and its owner.
+//
+// In a user namespace the links of the machine's root, such as /var/run, may have an owner without an
+// id. They count as root's if all the directories from / to them are of such an owner too, and nobody
+// else can write there.
 func (t trail) foreignLink(uids ...int) (path string, uid int) {
+	outside := false // all since / is of users without an id
 	for _, s := range t {
-		if s.mode.Type() == fs.ModeSymlink && s.uid != 0 && !slices.Contains(uids, s.uid) {
-			return s.path, s.uid
+		outside = (outside || s.path == "/") && anonymous(s.uid)
+		if s.mode.Type() == fs.ModeSymlink {
+			if s.uid != 0 && !outside && !slices.Contains(uids, s.uid) {
+				return s.path, s.uid
+			}
+		} else if s.mode.Perm()&0o022 != 0 {
+			outside = false
 		}
 	}
 	return "", 0

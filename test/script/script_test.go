@@ -117,7 +117,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-// condition reports whether the machine has what a story may need: [root], [mount] and [works:PROGRAM].
+// condition reports whether the machine has what a story may need: [root], [mount], [userns] and [works:PROGRAM].
 func condition(name string) (bool, error) {
 	if program, ok := strings.CutPrefix(name, "works:"); ok {
 		return programs.Works(program) == nil, nil
@@ -127,6 +127,8 @@ func condition(name string) (bool, error) {
 		return root.Full(), nil
 	case "mount":
 		return exec.Command("unshare", "-m", "mount", "-t", "tmpfs", "tmpfs", os.TempDir()).Run() == nil, nil
+	case "userns":
+		return exec.Command("setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups", "unshare", "-Ur", "true").Run() == nil, nil
 	}
 	return false, fmt.Errorf("unknown condition %q", name)
 }
