@@ -102,8 +102,8 @@ func (s *session) find(c *command) ([]instance, error) {
 	case len(foreign) == 0:
 		return nil, s.notFound(append(reasons, also...))
 	case c.changes && !g.exact():
-		return nil, fmt.Errorf("%w: only instances of other users were found: %s: to %s one of them, name it with -ctl, -prefix or -name",
-			control.ErrUnreachable, list(foreign), c.name)
+		return nil, fmt.Errorf("%w: only instances of other users were found: %s: to %s one of them, name it with -ctl, -prefix or -name, as in crankctl -ctl %s %s",
+			control.ErrUnreachable, list(foreign), c.name, foreign[0].path, c.name)
 	}
 	return byName(foreign), nil
 }

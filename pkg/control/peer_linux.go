@@ -162,8 +162,13 @@ func mayServe(uid int, path string) error {
 	switch {
 	case anonymous(uid):
 		return fmt.Errorf("a user without an id in this user namespace (uid %d)", uid)
-	case uid != own && uid != 0 && (own != 0 || !trail.onlyChangedBy(uid)):
+	case uid == own, uid == 0:
+	case own != 0:
 		return fmt.Errorf("uid %d, which is neither uid %d nor root", uid, own)
+	default:
+		if err := trail.onlyChangedBy(uid); err != nil {
+			return fmt.Errorf("uid %d, but %w: if you mean that one, run crankctl as uid %d", uid, err, uid)
+		}
 	}
 	if link, owner := trail.foreignLink(own, uid); link != "" {
 		return fmt.Errorf("uid %d, but %s is a symbolic link of uid %d: use the path that it leads to", uid, link, owner)

@@ -224,6 +224,33 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
+// Root is told why it may not ask another user's crank, and what to do: the directory of a pod's volume is often open to many.
+func TestWhyNotRoot(t *testing.T) {
+	root.Need(t)
+	for _, c := range []struct {
+		mode  os.FileMode
+		owner int
+		says  string // "": accepted
+	}{
+		{0o755, app, ""},
+		{0o777 | os.ModeSticky, 0, "others can write to DIR"},
+		{0o775 | os.ModeSetgid, app, "others can write to DIR"},
+		{0o755, 12345, "DIR belongs to uid 12345"},
+	} {
+		l, client := listen(t)
+		dir := filepath.Dir(client.address)
+		attack.AnswerAs(t, l, app)
+		if err := errors.Join(os.Lchown(client.address, app, -1), os.Chown(dir, c.owner, -1), os.Chmod(dir, c.mode)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := client.Server(patient(t))
+		want := "answered by uid 65534, but " + strings.ReplaceAll(c.says, "DIR", dir) + ": if you mean that one, run crankctl as uid 65534"
+		if c.says == "" && err != nil || c.says != "" && !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("mode %v of uid %d: %v, want %s", c.mode, c.owner, err, want)
+		}
+	}
+}
+
 // A link that another user made leads to a socket of that user's choice, whoever serves that.
 func TestForeignLink(t *testing.T) {
 	root.Need(t)

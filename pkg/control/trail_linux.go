@@ -70,21 +70,21 @@ func (t *trail) walk(path string) (target string, err error) {
 	return "", nil
 }
 
-// onlyChangedBy reports whether nobody but uid and root decides what is at the end: all on the way
-// belongs to them, and others can write to none of the directories, or to sticky ones, where they
-// cannot replace what is not theirs. To a last one they cannot write at all, since they could make
-// what is missing there. The socket and its directory are uid's own.
-func (t trail) onlyChangedBy(uid int) bool {
+// onlyChangedBy returns an error unless nobody but uid and root decides what is at the end: all on
+// the way belongs to them, and others can write to none of the directories, or to sticky ones, where
+// they cannot replace what is not theirs. To a last one they cannot write at all, since they could
+// make what is missing there. The socket and its directory are uid's own.
+func (t trail) onlyChangedBy(uid int) error {
 	for i, s := range t {
 		end := i >= len(t)-2
-		if s.uid != uid && (s.uid != 0 || end) {
-			return false
-		}
 		if s.mode.IsDir() && s.mode.Perm()&0o022 != 0 && (s.last || s.mode&fs.ModeSticky == 0) {
-			return false
+			return fmt.Errorf("others can write to %s", s.path)
+		}
+		if s.uid != uid && (s.uid != 0 || end) {
+			return fmt.Errorf("%s belongs to uid %d", s.path, s.uid)
 		}
 	}
-	return true
+	return nil
 }
 
 // foreignLink returns a symbolic link that none of these users, nor root, has made, and its owner.
