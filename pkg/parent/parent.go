@@ -3,6 +3,8 @@
 package parent
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"net"
@@ -19,7 +21,7 @@ import (
 const (
 	// statusInterval is how often a STATUS is sent for its own sake. One that came meanwhile follows, if it is still the newest.
 	statusInterval = time.Second
-	// sendTimeout is how long one message may wait for a manager that does not read.
+	// sendTimeout is how long one message may wait for a manager that does not read, and how long crank then waits to try again.
 	sendTimeout = time.Second
 )
 
@@ -129,41 +131,59 @@ func reloadIsOver(events []supervisor.Event) bool {
 }
 
 // tell says what has changed. A swap is a reload for the manager; it begins and ends as one. So does a reload of the app's own. reloaded
-// is true if one has ended since the last call. If nothing but the status has changed and it is too early for that, tell returns how long
-// to wait.
+// is true if one has ended since the last call. tell returns how long to wait for the next call at most, 0 for any time: it is too early
+// for nothing but a status, or the manager did not read.
 func (n *Notifier) tell(st *supervisor.Status, reloaded bool) (wait time.Duration) {
 	var lines []string
-	now := n.said
+	before, now := n.said, n.said
 	now.ready = now.ready || st.Current != 0
 	now.reloading = st.Current != 0 && (st.Candidate != 0 || generation(st, st.Current).Reloading)
 	now.stopping, now.current = st.Stopping, st.Current
 	// A swap can begin and end between two looks.
-	swapped := n.said.current != 0 && now.current > n.said.current
+	swapped := before.current != 0 && now.current > before.current
 	switch {
-	case now.stopping && !n.said.stopping:
+	case now.stopping && !before.stopping:
 		lines = append(lines, "STOPPING=1")
 	case now.stopping:
-	case now.reloading && !n.said.reloading:
-		n.send(n.reloading()...)
-	case now.ready && !n.said.ready:
+	case now.reloading && !before.reloading:
+		n.beginReload()
+	case now.ready && !before.ready:
 		lines = append(lines, "READY=1", fmt.Sprintf("MAINPID=%d", os.Getpid()))
-	case n.said.reloading && !now.reloading:
+	case before.reloading && !now.reloading:
 		lines = append(lines, "READY=1")
-	case n.said.ready && !now.reloading && (swapped || reloaded):
-		n.send(n.reloading()...)
+	case before.ready && !now.reloading && (swapped || reloaded):
+		n.beginReload()
 		lines = append(lines, "READY=1")
 	}
 	lines = append(lines, extend(st, &now)...)
-	if status := statusLine(st); status != n.said.status {
+	if status := statusLine(st); status != before.status {
 		wait = time.Until(n.statusAt.Add(n.interval))
-		if len(lines) > 0 || now != n.said || wait <= 0 {
-			now.status, n.statusAt, wait = status, time.Now(), 0
+		if len(lines) > 0 || now != before || wait <= 0 {
+			now.status, wait = status, 0
 			lines = append(lines, "STATUS="+status)
 		}
 	}
+	return cmp.Or(n.finish(now, lines), wait)
+}
+
+// beginReload says that a reload begins.
+func (n *Notifier) beginReload() {
+	if n.send("RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", n.clock())) {
+		n.said.reloading = true
+	}
+}
+
+// finish sends lines, after which the manager knows now. If it did not read, all that it does not know yet follows after the time that
+// finish returns.
+func (n *Notifier) finish(now said, lines []string) (retry time.Duration) {
+	if now.reloading && !n.said.reloading || !n.send(lines...) {
+		return sendTimeout
+	}
+	if now.status != n.said.status {
+		n.statusAt = time.Now()
+	}
 	n.said = now
-	n.send(lines...)
-	return wait
+	return 0
 }
 
 // extend passes on that an app has moved its deadline, where the manager has one as well: while crank starts, reloads or stops.
@@ -187,16 +207,14 @@ func extend(st *supervisor.Status, now *said) []string {
 	return []string{fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", max(time.Until(g.Deadline), 0).Microseconds())}
 }
 
-func (n *Notifier) reloading() []string {
-	return []string{"RELOADING=1", fmt.Sprintf("MONOTONIC_USEC=%d", n.clock())}
-}
-
-func (n *Notifier) send(lines ...string) {
+// send returns false if the manager did not read in time. One that is gone misses the message.
+func (n *Notifier) send(lines ...string) bool {
 	if len(lines) == 0 {
-		return
+		return true
 	}
 	_ = n.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	_, _ = n.conn.Write([]byte(strings.Join(lines, "\n"))) // one that does not read, or is gone, misses it
+	_, err := n.conn.Write([]byte(strings.Join(lines, "\n")))
+	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // statusLine is what systemctl status shows: what crank has to say, then the STATUS of the app.

@@ -273,6 +273,32 @@ func TestManagerDoesNotRead(t *testing.T) {
 	f.end()
 }
 
+// TestManagerReadsLater: a manager that did not read for long learns of the READY all the same.
+func TestManagerReadsLater(t *testing.T) {
+	f := follow(t, 0, supervisor.Status{Reason: "none"})
+	f.expect("STATUS=not ready: none")
+	other, err := net.Dial("unixgram", f.manager.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	for err == nil { // until the queue of the manager's socket is full
+		_ = other.SetWriteDeadline(time.Now().Add(sendTimeout / 10))
+		_, err = other.Write([]byte("other"))
+	}
+	f.becomes(ready(1, ""))
+	f.becomes(ready(1, "")) // taken once it has given up the message
+	for range 1000 {
+		if got := receive(t, f.manager); got != "other" {
+			if got != readyLine() {
+				t.Errorf("got %q, want %q", got, readyLine())
+			}
+			return
+		}
+	}
+	t.Error("the manager never learns that crank is ready")
+}
+
 func TestFollow(t *testing.T) {
 	address := filepath.Join(t.TempDir(), "notify")
 	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: address, Net: "unixgram"})
