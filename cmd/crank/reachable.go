@@ -25,10 +25,7 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 	if strings.HasPrefix(path, "tcp://") {
 		return
 	}
-	mode := fs.FileMode(0o711) // of the runtime directory
-	if info, err := os.Stat(c.prefix); err == nil {
-		mode = info.Mode().Perm()
-	}
+	directory, _ := os.Stat(c.prefix) // nil: deleted already
 	ticker := time.NewTicker(lookTime)
 	defer ticker.Stop()
 	var reported string // what is wrong; empty: nothing
@@ -43,7 +40,7 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 			reported = ""
 			continue
 		}
-		next, err := c.listenAgain(path, mode)
+		next, err := c.listenAgain(path, directory)
 		if err == nil {
 			serve(next)
 			_ = current.Close() // the path that it would remove is no longer its own
@@ -62,9 +59,9 @@ func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}
 }
 
 // listenAgain also makes the runtime directory again, with the mode that it had.
-func (c *crank) listenAgain(path string, mode fs.FileMode) (*server.Listener, error) {
+func (c *crank) listenAgain(path string, directory fs.FileInfo) (*server.Listener, error) {
 	if filepath.Dir(path) == c.prefix {
-		if err := rundir.Remake(c.prefix, mode); err != nil {
+		if err := rundir.Remake(c.prefix, directory); err != nil {
 			return nil, err
 		}
 	}

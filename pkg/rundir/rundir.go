@@ -83,9 +83,18 @@ func Absolute(path string) (string, error) {
 	return filepath.Join(here, path), os.NewSyscallError("getcwd", err)
 }
 
-// Remake makes a runtime directory again that Make has returned and somebody has deleted. One that is there must belong to the
-// caller or root: whoever owns it can change what is in it.
-func Remake(path string, mode fs.FileMode) error {
+// Remake makes a runtime directory again that Make has returned and somebody has deleted. was is what os.Stat has returned for it, nil
+// if unknown: the same one is fine as it is. Another one that is there must belong to the caller or root: whoever owns it can change
+// what is in it.
+func Remake(path string, was fs.FileInfo) error {
+	mode := fs.FileMode(0o711)
+	if was != nil {
+		mode = was.Mode().Perm()
+	}
+	// With its owner, since the inode number of a deleted directory is used again.
+	if is, err := os.Stat(path); err == nil && os.SameFile(is, was) && ownerOf(is) == ownerOf(was) {
+		return nil
+	}
 	err := mkdir(path, mode)
 	if err == nil || !errors.Is(err, fs.ErrExist) {
 		return err
@@ -94,11 +103,18 @@ func Remake(path string, mode fs.FileMode) error {
 	if err != nil {
 		return err
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || stat.Uid != 0 && int(stat.Uid) != os.Geteuid() {
+	if owner := ownerOf(info); !info.IsDir() || owner != 0 && owner != os.Geteuid() {
 		return fmt.Errorf("cannot use %s: it is no directory of this user", path)
 	}
 	return nil
+}
+
+// ownerOf returns the user id of a file, or -1.
+func ownerOf(info fs.FileInfo) int {
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(stat.Uid)
+	}
+	return -1
 }
 
 func first(list []place) (string, error) {
@@ -154,11 +170,10 @@ func (p place) checkOwner(uid int) error {
 	if err != nil {
 		return err
 	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.IsDir():
 		return errors.New("not a directory")
-	case !ok || int(stat.Uid) != uid:
+	case ownerOf(info) != uid:
 		return errors.New("belongs to another user")
 	case info.Mode().Perm()&0o066 != 0:
 		return fmt.Errorf("has mode %#o, want 0711: others must neither list it nor write to it", info.Mode().Perm())

@@ -238,7 +238,7 @@ func TestCandidatesOfAnother(t *testing.T) {
 func TestRemake(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run")
 	for range 2 { // it is made, and then it is there
-		if err := Remake(path, 0o711); err != nil {
+		if err := Remake(path, nil); err != nil {
 			t.Fatal(err)
 		}
 		if info, err := os.Lstat(path); err != nil || info.Mode() != os.ModeDir|0o711 {
@@ -249,16 +249,42 @@ func TestRemake(t *testing.T) {
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	if err := Remake(link, 0o711); err == nil {
+	if err := Remake(link, nil); err == nil {
 		t.Error("a link is followed")
 	}
 	if root.Full() { // only root can give it away
 		if err := os.Chown(path, 12345, -1); err != nil {
 			t.Fatal(err)
 		}
-		if err := Remake(path, 0o711); err == nil {
+		if err := Remake(path, nil); err == nil {
 			t.Error("the directory of another user is used")
 		}
+	}
+}
+
+// A directory that crank has used from the start is no worse for being another user's, or behind a link. One that came later, even with
+// the same inode, is.
+func TestRemakeOfTheSame(t *testing.T) {
+	root.Need(t)
+	path := filepath.Join(t.TempDir(), "run")
+	link := path + ".link"
+	if err := errors.Join(os.Mkdir(path, 0o775), os.Chown(path, 12345, -1), os.Symlink(path, link)); err != nil {
+		t.Fatal(err)
+	}
+	was, err := os.Stat(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{path, link} {
+		if err := Remake(p, was); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := os.Chown(path, 12346, -1); err != nil {
+		t.Fatal(err)
+	}
+	if err := Remake(path, was); err == nil {
+		t.Error("the directory of another user is used")
 	}
 }
 
