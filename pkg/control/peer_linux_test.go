@@ -257,11 +257,16 @@ func TestForeignLink(t *testing.T) {
 	l, client := listen(t)
 	attack.AnswerAs(t, l, 0)
 	dir := shortDir(t)
+	sub := filepath.Join(filepath.Dir(client.address), "sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		name, link, path string
 	}{
 		{"the socket", client.address, "web.ctl"},
 		{"the directory", filepath.Dir(client.address), "dir/web.ctl"},
+		{"a directory, out of which the path leads", sub, "sub/../web.ctl"},
 	} {
 		for _, owner := range []int{0, app} {
 			link := filepath.Join(dir, strings.Split(c.path, "/")[0])
@@ -269,7 +274,7 @@ func TestForeignLink(t *testing.T) {
 			if err := errors.Join(os.Symlink(c.link, link), os.Lchown(link, owner, -1)); err != nil {
 				t.Fatal(err)
 			}
-			through, _ := NewClient(filepath.Join(dir, c.path), "")
+			through, _ := NewClient(dir+"/"+c.path, "")
 			_, err := through.Server(patient(t))
 			if owner == 0 && err != nil || owner != 0 && !strings.Contains(fmt.Sprint(err), link+" is a symbolic link of uid 65534") {
 				t.Errorf("%s, link of uid %d: %v", c.name, owner, err)

@@ -24,11 +24,14 @@ type step struct {
 	last bool // a directory that holds the socket, or a link to it
 }
 
-// follow resolves a path by hand.
+// follow resolves a path by hand, as the kernel does: ".." after a link leads out of where that leads to.
 func follow(path string) (trail, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
+	if !filepath.IsAbs(path) {
+		here, err := syscall.Getwd()
+		if err != nil {
+			return nil, os.NewSyscallError("getcwd", err)
+		}
+		path = here + "/" + path
 	}
 	var t trail
 	for range maxLinks + 1 {
@@ -44,7 +47,7 @@ func follow(path string) (trail, error) {
 // walk adds what is on the way to path, down to the first link, and returns the path with that link
 // resolved; "" if there is none.
 func (t *trail) walk(path string) (target string, err error) {
-	names := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	names := slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })
 	at := "/"
 	for i := range len(names) + 1 {
 		info, err := os.Lstat(at)
@@ -59,12 +62,12 @@ func (t *trail) walk(path string) (target string, err error) {
 		if info.Mode().Type() == fs.ModeSymlink {
 			link, err := os.Readlink(at)
 			if !filepath.IsAbs(link) {
-				link = filepath.Join(filepath.Dir(at), link)
+				link = filepath.Dir(at) + "/" + link
 			}
-			return filepath.Join(append([]string{link}, names[i:]...)...), err
+			return link + "/" + strings.Join(names[i:], "/"), err
 		}
 		if i < len(names) {
-			at = filepath.Join(at, names[i])
+			at = filepath.Join(at, names[i]) // there is no link in at, so ".." is its parent
 		}
 	}
 	return "", nil
