@@ -141,6 +141,7 @@ type child struct {
 	missed     missed // by its other processes
 	warned     bool   // of READY from a process that LISTEN_PID does not name; used by onNotice alone
 	saidVoid   bool   // that a message was void; used by onNotice alone
+	users      users  // used by onNotice alone
 }
 
 // Launch implements supervisor.Launcher.

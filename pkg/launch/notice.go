@@ -3,6 +3,7 @@ package launch
 import (
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/crankctl/crank/pkg/logging"
 	"github.com/crankctl/crank/pkg/notify"
@@ -48,7 +49,7 @@ const (
 // from other users, but not from the processes of other generations, which may have the user that can list the directory. So a sender
 // that can be looked up has to be known for one of the generation, unless it sent on the pair: to have that is proof enough. A
 // sender that has ended cannot be looked up, and is fine, except at an abstract address, which everybody can find: there it has to be of
-// crank's own user or root. It blocks like Owner.
+// crank's own user, root, or a user that the generation runs as, who could do worse to it. It blocks like Owner.
 func (l *Launcher) strange(n int, from notify.Sender) string {
 	switch from.PID {
 	case 0:
@@ -72,10 +73,33 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 		return ""
 	case runs(from.PID): // after Owner, which finds none either if the sender ends meanwhile
 		return strangeUnknown
-	case from.Abstract && from.UID != os.Geteuid() && from.UID != 0:
+	case from.Abstract && from.UID != os.Geteuid() && from.UID != 0 && (own == nil || !own.runsAs(from.UID)):
 		return strangeUser
 	}
 	return ""
+}
+
+// usersAge is how long the users of a generation are remembered, so that a flood of messages does not have crank look for each.
+const usersAge = 100 * time.Millisecond
+
+// users are the real user ids of the processes of a generation.
+type users struct {
+	found map[int]bool
+	at    time.Time
+}
+
+// runsAs reports whether a process of the generation has this real user id. It blocks like members.
+func (ch *child) runsAs(uid int) bool {
+	if time.Since(ch.users.at) > usersAge {
+		found := map[int]bool{}
+		for _, e := range append(ch.members(), proc.Entry{PID: ch.mainPID()}) {
+			if uid, ok := proc.User(e.PID); ok {
+				found[uid] = true
+			}
+		}
+		ch.users = users{found, time.Now()}
+	}
+	return ch.users.found[uid]
 }
 
 // runs reports whether there is a process, as far as /proc shows it, that has not ended.

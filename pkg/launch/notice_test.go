@@ -14,6 +14,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 
 	"github.com/crankctl/crank/pkg/notify"
+	"github.com/crankctl/crank/test/root"
 )
 
 // daemonised is the variable that turns this test binary into a daemon that waits for a socket which matches the pattern, sends READY=1 to
@@ -152,5 +153,30 @@ func TestVoidMessages(t *testing.T) {
 	b.idle(ch)
 	if len(logged) != 1 {
 		t.Errorf("logged %q, want one line", logged)
+	}
+}
+
+// TestShortLivedSender: a sender that has ended before it could be looked up counts at an abstract address if a process of the generation
+// has its user, as behind setpriv, or a shell that has started one.
+func TestShortLivedSender(t *testing.T) {
+	root.Need(t)
+	b := newBench(t, nil)
+	dead, _ := b.shell(9, "exit 0")
+	b.exit(dead)
+	for n, script := range map[int]string{
+		1: `exec setpriv --reuid 12345 --regid 12345 --clear-groups sh -c 'echo runs >&3; kill -STOP $$' 3> "$OUT"`,
+		2: `setpriv --reuid 12345 --regid 12345 --clear-groups sh -c 'echo runs >&3; kill -STOP $$' 3> "$OUT"; exit`,
+	} {
+		ch, out := b.shell(n, script)
+		out.next()
+		for uid, refused := range map[int]bool{12345: false, 12346: true} {
+			if why := b.strange(n, notify.Sender{PID: dead.PID(), UID: uid, Abstract: true}); (why != "") != refused {
+				t.Errorf("of uid %d: %q", uid, why)
+			}
+		}
+		if why := b.strange(7, notify.Sender{PID: dead.PID(), UID: 12345, Abstract: true}); why != strangeUser {
+			t.Errorf("for a generation that is gone: %q", why)
+		}
+		b.end(ch)
 	}
 }

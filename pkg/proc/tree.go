@@ -137,6 +137,22 @@ func Name(pid int) string {
 	return string(bytes.TrimSuffix(b, []byte("\n")))
 }
 
+// maxStatus exceeds the length of the lines of /proc/PID/status up to the user ids.
+const maxStatus = 1024
+
+// User returns the real user id of a process; ok is false where /proc does not show it.
+func User(pid int) (uid int, ok bool) {
+	b := make([]byte, maxStatus)
+	n, err := linux.ReadOnce("/proc/"+strconv.Itoa(pid)+"/status", b)
+	if err != nil {
+		return 0, false
+	}
+	_, line, _ := bytes.Cut(b[:n], []byte("\nUid:\t")) // the name of the process, before it, has its newlines escaped
+	number, _, ok := bytes.Cut(line, []byte("\t"))
+	uid, err = strconv.Atoi(string(number))
+	return uid, ok && err == nil
+}
+
 // SignalEntry signals a process that was found in a Table, unless its pid has come to belong to
 // another one since.
 func SignalEntry(e Entry, sig syscall.Signal) error {
