@@ -14,7 +14,7 @@ import (
 	"github.com/crankctl/crank/test/processes"
 )
 
-// received sends signals, waiting for what the app is to get of each (0: nothing) before the next one, and returns what it got.
+// received sends signals, waiting for what the app should get for each (0: nothing) before the next one, and returns what it got.
 func (r *run) received(send, want []int) (string, error) {
 	p, err := r.start(player, "signals")
 	if err != nil {

@@ -17,7 +17,7 @@ var inheritanceStories = []story{
 		name: "TTOU, SEGV, INT are ignored and TTIN, ILL, TERM blocked",
 		want: same("ignored 2, blocked 21").but("ignored 2 11 22, blocked 4 15 21", tini).
 			but("ignored none, blocked none", dumbInit).but("ignored 2 11 22, blocked 4 15 20 to 22", catatonit),
-		why: "crank's runtime changes them before crank can look",
+		why: "crank's runtime changes them before crank can read them",
 		doc: docInherited,
 		run: dispositions,
 	},
@@ -25,7 +25,7 @@ var inheritanceStories = []story{
 		name: "the environment",
 		as:   pid1,
 		want: everybody("unchanged").but("unchanged, and CRANK_CTL CRANK_GENERATION CRANK_NAME CRANK_SLOT NOTIFY_FD NOTIFY_SOCKET", crank),
-		why:  "that is how the app talks to crank",
+		why:  "the app talks to crank through them",
 		doc:  docRules,
 		run:  environment,
 	},
@@ -53,7 +53,7 @@ var inheritanceStories = []story{
 	{
 		name: "three more open descriptors",
 		want: everybody("reach the app").but("stay away from the app", crank),
-		why:  "what was not meant for the app is closed",
+		why:  "descriptors not meant for the app are closed",
 		doc:  docInit,
 		run:  descriptors,
 	},
@@ -134,7 +134,7 @@ var commandLineStories = []story{
 		run:  func(r *run) (string, error) { return r.exit() },
 	},
 	{
-		name:  "no command, but a name to reach the init by",
+		name:  "no command, but a name for the instance",
 		as:    pid1,
 		flags: flags{crank: {"-name", "app"}},
 		want:  everybody("1").but("it waits for crankctl run", crank),

@@ -1,6 +1,6 @@
-// Package peers replays what the test suites of tini, dumb-init and Server::Starter check, as stories of crank's own: each with crank
-// and with the peers in the same run. A difference fails the test unless the story lists it, with a reason and the document that says
-// so; so does a listed difference that no longer exists. docs/peers.md has the tables.
+// Package peers replays the checks of the test suites of tini, dumb-init and Server::Starter as stories of crank's own: each with crank
+// and with the peers in the same run. A difference fails the test unless the story lists it, with a reason and the document that explains
+// it; so does a listed difference that no longer exists. docs/peers.md has the tables.
 package peers
 
 import (
@@ -36,7 +36,7 @@ var suites = []suite{
 	{name: "Server::Starter", columns: []who{crank, starter}, stories: starterStories},
 }
 
-// find returns the path of a program, or an error that says why it cannot be compared with.
+// find returns the path of a program, or an error that says why there is no comparison with it.
 func find(program who) (string, error) {
 	if program == crank {
 		return filepath.Join(bin, "crank"), nil
@@ -140,7 +140,7 @@ func (r *run) outcome(play func(*run) (string, error)) (text string) {
 	return text
 }
 
-// TestDocument: docs/peers.md has what the stories list, on any machine, whatever is installed there.
+// TestDocument: docs/peers.md has the outcomes listed by the stories, whatever is installed.
 func TestDocument(t *testing.T) {
 	const path = "../../docs/peers.md"
 	for _, suite := range suites {
@@ -176,7 +176,7 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// headings reports whether FILE.md#HEADING is a heading of a document, by the name that a link to it has.
+// headings reports whether FILE.md#HEADING is a heading of a document, by its link name.
 func headings(t *testing.T, doc string) bool {
 	t.Helper()
 	file, want, _ := strings.Cut(doc, "#")
@@ -196,7 +196,7 @@ func headings(t *testing.T, doc string) bool {
 	return false
 }
 
-// TestJudge: what fails a story.
+// TestJudge: which outcomes fail a story.
 func TestJudge(t *testing.T) {
 	s := story{want: outcomes{crank: "a", tini: "a", dumbInit: "b"}}
 	for _, tt := range []struct {
@@ -206,8 +206,8 @@ func TestJudge(t *testing.T) {
 		{outcomes{crank: "a", tini: "a", dumbInit: "b"}, ""},
 		{outcomes{crank: "a"}, ""}, // nothing else is installed
 		{outcomes{crank: "c", tini: "a"}, `crank: "c", want "a"`},
-		{outcomes{crank: "a", tini: "c"}, `a difference that is not listed: tini: "c", want "a"`},
-		{outcomes{crank: "a", dumbInit: "a"}, `stale difference: dumb-init does as crank now: "a", no longer "b"`},
+		{outcomes{crank: "a", tini: "c"}, `unlisted difference: tini: "c", want "a"`},
+		{outcomes{crank: "a", dumbInit: "a"}, `stale difference: dumb-init now does as crank does: "a", no longer "b"`},
 	} {
 		if err := s.judge(tt.got); fmt.Sprint(err) != tt.want && (err != nil || tt.want != "") {
 			t.Errorf("%v: %v, want %q", tt.got, err, tt.want)

@@ -23,7 +23,7 @@ import (
 	"github.com/crankctl/crank/test/terminal"
 )
 
-// patience is how long something may take that should happen immediately, on a busy machine.
+// patience is the timeout for something that happens immediately, except on a busy machine.
 const patience = 30 * time.Second
 
 // run is a story with one program, in one mode.
@@ -32,7 +32,7 @@ type run struct {
 	path   string
 	flags  []string
 	child  bool   // the program is not PID 1 of its namespace, but the child of that one
-	want   string // the outcome that the story lists
+	want   string // the outcome listed in the story
 	bare   bool   // no socket, where there would be one
 	dir    string // for files, removed afterwards
 	spec   spec.Spec
@@ -256,7 +256,7 @@ func (p *process) line(prefix string) (string, error) {
 	}
 }
 
-// ready waits until the app has said so, and crank catches all signals: those that nobody sends in the first milliseconds it asks for
+// ready waits until the app is ready, and crank catches all signals: it enables those that nobody sends in the first milliseconds only
 // once the app has been started (docs/pid1.md, "The first moments").
 func (r *run) ready(p *process) error {
 	if _, err := p.line("ready"); err != nil {
@@ -316,7 +316,7 @@ func children(parent int) (pids []int) {
 	return pids
 }
 
-// settle returns what look sees as soon as that is what the story lists, or in the end.
+// settle returns what look returns as soon as it is the listed outcome, or at the deadline.
 func (r *run) settle(look func() string) string {
 	var seen string
 	_ = eventually(func() error {
@@ -328,7 +328,7 @@ func (r *run) settle(look func() string) string {
 	return seen
 }
 
-// eventually waits until check finds nothing wrong.
+// eventually waits until check returns no error.
 func eventually(check func() error) error {
 	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
 		if err := check(); err == nil || time.Now().After(deadline) {
@@ -350,7 +350,7 @@ func status(pid int, field string) string {
 	return strings.TrimSpace(line)
 }
 
-// pending returns the signals that wait for a process that blocks them.
+// pending returns the signals that a process blocks and that are pending for it.
 func pending(pid int) uint64 { return set(pid, "SigPnd") | set(pid, "ShdPnd") }
 
 func bit(sig syscall.Signal) uint64 { return 1 << (sig - 1) }

@@ -76,7 +76,7 @@ func (s *server) listed() string {
 	return strings.Join(all, " ")
 }
 
-// newOneFails: crank says that the generation failed; another HUP is then the only other attempt.
+// newOneFails: crank logs that the generation failed; another HUP is then the only other attempt.
 func newOneFails(s *server) (string, error) {
 	if err := errors.Join(s.mark("broken", true), s.p.send(syscall.SIGHUP)); err != nil {
 		return "", err
@@ -129,7 +129,7 @@ func firstFails(how string) func(*run) (string, error) {
 	}
 }
 
-// killed kills the worker with KILL.
+// killed sends KILL to the worker.
 func killed(s *server) (string, error) {
 	if err := killWorker(s); err != nil {
 		return "", err
@@ -267,7 +267,7 @@ func unixMode(s *server) (string, error) {
 	return fmt.Sprintf("%04o", info.Mode().Perm()), nil
 }
 
-// inTheWay starts the program when something is at the path of its socket, and sees whether it is still there.
+// inTheWay starts the program while something is at the path of its socket, and checks whether it is still there.
 func inTheWay(put func(path string) (io.Closer, error)) func(*run) (string, error) {
 	return func(r *run) (string, error) {
 		path := filepath.Join(r.dir, "s")

@@ -35,7 +35,7 @@ var swapStories = []story{
 		run:  serving(nil, swaps),
 	},
 	{
-		name:  "HUP, and USR1 is asked for",
+		name:  "HUP, with USR1 as the stop signal",
 		flags: flags{starter: {"--signal-on-hup=USR1"}, crank: {"-stop-signal", "USR1"}},
 		want:  same("the new worker answers, then the old one gets 10", starter),
 		run:   serving(nil, swaps),
@@ -113,7 +113,7 @@ var swapStories = []story{
 		run:  serving(nil, killed),
 	},
 	{
-		name:  "HUP, and the old worker is to stay for 4 seconds",
+		name:  "HUP, with a delay of 4 seconds for the old worker",
 		flags: flags{starter: {"--kill-old-delay=4"}, crank: {"-settle", "4s"}},
 		want:  same("both answer, then the old one gets 15", starter),
 		run:   serving(nil, bothAnswer),
@@ -260,7 +260,7 @@ var socketStories = []story{
 		name:  "a file is at that path",
 		flags: unixSocket(""),
 		want:  outcomes{crank: "kept; crank ends: 125", starter: "replaced"},
-		why:   "crank removes no file that it has not made",
+		why:   "crank removes only files that it has created",
 		doc:   docAddresses,
 		run: inTheWay(func(path string) (io.Closer, error) {
 			return io.NopCloser(nil), os.WriteFile(path, []byte("precious"), 0o644)
@@ -282,7 +282,7 @@ var endStories = []story{
 		run:  serving(nil, ends(syscall.SIGTERM)),
 	},
 	{
-		name:  "TERM, and QUIT is asked for",
+		name:  "TERM, with QUIT as the stop signal",
 		flags: flags{starter: {"--signal-on-term=QUIT"}, crank: {"-rewrite", "TERM:QUIT"}},
 		want:  same("it gets 3, and is waited for: 0", starter),
 		run:   serving(nil, ends(syscall.SIGTERM)),
@@ -304,7 +304,7 @@ var endStories = []story{
 	{
 		name: "TERM twice, and the worker stays",
 		want: outcomes{crank: "it gets both", starter: "it gets one"},
-		why:  "some apps end faster then",
+		why:  "some apps stop faster then",
 		doc:  docStarter,
 		run:  serving([]string{"-stay"}, twice),
 	},
@@ -312,7 +312,7 @@ var endStories = []story{
 		name:  "output into a file (--log-file)",
 		flags: flags{starter: {"--log-file={dir}/log"}, crank: {"-log-file", "{dir}/log"}},
 		want:  outcomes{crank: refused, starter: "the worker's output is there"},
-		why:   "output goes where the container's goes",
+		why:   "output goes to the container's log",
 		doc:   docStarter,
 		run: optional(func(s *server) (string, error) {
 			return "the worker's output is there", eventually(func() error {
@@ -324,7 +324,7 @@ var endStories = []story{
 		}),
 	},
 	{
-		name:  "it is to run in the background (--daemonize)",
+		name:  "it should run in the background (--daemonize)",
 		flags: flags{starter: {"--log-file={dir}/log", "--daemonize"}, crank: {"-daemonize"}},
 		want:  outcomes{crank: refused, starter: "returns immediately: 0"},
 		why:   "a container ends with its first process",

@@ -21,7 +21,7 @@ const (
 	docStarter   = "peers.md#what-start_server-does-and-crank-does-not"
 )
 
-// who is a program that stories are run with.
+// who is a program that stories run with.
 type who string
 
 const (
@@ -32,7 +32,7 @@ const (
 	starter   who = "start_server"
 )
 
-// outcomes are what came of a story, by program. A program that is not there is not concerned.
+// outcomes are the outcomes of a story, by program. The story does not apply to a program without one.
 type outcomes map[who]string
 
 // flags are the options that a program is started with.
@@ -58,7 +58,7 @@ func (o outcomes) but(text string, programs ...who) outcomes {
 	return o
 }
 
-// story is something that a user does with a program, and what comes of it: a row of a table.
+// story is something that a user does with a program, and its outcome: a row of a table.
 type story struct {
 	name  string
 	as    mode
@@ -66,8 +66,8 @@ type story struct {
 	flags flags
 	run   func(r *run) (string, error)
 	want  outcomes
-	why   string // crank differs on purpose: the reason
-	doc   string // and the section of docs/ that says so: FILE.md#HEADING
+	why   string // the reason, if crank differs on purpose
+	doc   string // and the section of docs/ that explains it: FILE.md#HEADING
 }
 
 // mode is what a program is in its pid namespace.
@@ -100,7 +100,7 @@ func (s story) differs() bool {
 func (s story) check() error {
 	switch {
 	case s.want[crank] == "" || len(s.want) < 2:
-		return errors.New("it needs an outcome for crank and one for a peer")
+		return errors.New("no outcome for crank, or none for a peer")
 	case s.differs() != (s.why != ""):
 		return fmt.Errorf("its outcomes differ: %v, the reason is %q", s.differs(), s.why)
 	case (s.doc != "") != (s.why != ""):
@@ -109,7 +109,7 @@ func (s story) check() error {
 	return nil
 }
 
-// judge compares what came of a story with what it lists. A peer that is not installed has no outcome.
+// judge compares the outcomes of a story with the listed ones. A peer that is not installed has no outcome.
 func (s story) judge(got outcomes) error {
 	var wrong []error
 	for _, program := range slices.Sorted(maps.Keys(got)) {
@@ -119,9 +119,9 @@ func (s story) judge(got outcomes) error {
 		case program == crank:
 			wrong = append(wrong, fmt.Errorf("crank: %q, want %q", seen, want))
 		case seen == ours:
-			wrong = append(wrong, fmt.Errorf("stale difference: %s does as crank now: %q, no longer %q", program, seen, want))
+			wrong = append(wrong, fmt.Errorf("stale difference: %s now does as crank does: %q, no longer %q", program, seen, want))
 		default:
-			wrong = append(wrong, fmt.Errorf("a difference that is not listed: %s: %q, want %q", program, seen, want))
+			wrong = append(wrong, fmt.Errorf("unlisted difference: %s: %q, want %q", program, seen, want))
 		}
 	}
 	return errors.Join(wrong...)
@@ -152,7 +152,7 @@ func (s suite) table(of func(story) outcomes) string {
 	return text.String()
 }
 
-// remark tells in which mode a story runs, where not all of the suite run in the same.
+// remark returns the mode of a story, if the stories of the suite differ in it.
 func (s suite) remark(row story) string {
 	if !slices.ContainsFunc(s.stories, func(other story) bool { return other.as != row.as }) {
 		return ""

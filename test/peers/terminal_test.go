@@ -20,7 +20,7 @@ var terminalStories = []story{
 		run:  filter,
 	},
 	{
-		name: "whose the terminal is",
+		name: "which process has the terminal",
 		tty:  true, as: pid1,
 		want: everybody("the app's"),
 		run: func(r *run) (string, error) {
@@ -166,7 +166,7 @@ var terminalStories = []story{
 		name: "a shell starts the init in the background",
 		tty:  true, as: asChild,
 		want: same("the shell keeps the terminal", dumbInit).but("the shell loses the terminal", tini, catatonit),
-		why:  "crank hands over only what it has itself",
+		why:  "crank hands the terminal over only if it has it",
 		doc:  docInit,
 		run:  func(r *run) (string, error) { return r.startedByShell(" &", keepsTerminal) },
 	},

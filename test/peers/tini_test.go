@@ -65,7 +65,7 @@ var exitStories = []story{
 		as:   pid1,
 		want: same("all but 13 23 27 reach the app").but("all but 4 to 8 11 21 22 31 reach the app", tini).
 			but("all but 20 to 22 reach the app", dumbInit).but("all but 4 to 8 11 20 to 22 31 reach the app", catatonit),
-		why: "PIPE, URG and PROF belong to crank's runtime; a fault signal that somebody sends is the app's",
+		why: "PIPE, URG and PROF belong to crank's runtime; a fault signal sent by a process goes to the app",
 		doc: docSignals,
 		run: func(r *run) (string, error) { return r.forwarded(1, 31) },
 	},
@@ -84,7 +84,7 @@ var exitStories = []story{
 		run:   groupSignal,
 	},
 	{
-		name: "the same, asked for by a variable",
+		name: "the same, enabled by a variable",
 		want: same("the child ends, then the app: 4", tini),
 		run: func(r *run) (string, error) {
 			r.spec.Env = []string{"PATH=/usr/bin:/bin", "TINI_KILL_PROCESS_GROUP=1", "CRANK_GROUP=true"}
@@ -92,7 +92,7 @@ var exitStories = []story{
 		},
 	},
 	{
-		name:  "the parent dies, and a signal was asked for (-p)",
+		name:  "the parent dies, and a signal was requested (-p)",
 		as:    asChild,
 		flags: flags{tini: {"-p", "SIGUSR1"}},
 		want:  same("nothing").but("the app gets it", tini),
@@ -116,7 +116,7 @@ var reapingStories = []story{
 		run:  treeOfOrphans,
 	},
 	{
-		name: "the same, and nobody asked for a subreaper",
+		name: "the same, without the option for a subreaper",
 		as:   asChild,
 		want: same("reaped").but("left to PID 1", tini, dumbInit),
 		why:  "crank always becomes a subreaper",
@@ -134,7 +134,7 @@ var reapingStories = []story{
 		},
 	},
 	{
-		name:  "a line for each process that was reaped (-w)",
+		name:  "a line for each reaped process (-w)",
 		as:    pid1,
 		flags: flags{tini: {"-w"}},
 		want:  same("no line").but("a line for each", tini),

@@ -1,4 +1,4 @@
-// Command player is what the stories of test/peers run: a process that prints the signals it gets, or a worker that serves sockets as
+// Command player is the app in the stories of test/peers: a process that prints the signals it gets, or a worker that serves sockets as
 // Server::Starter passes them. It prints lines on stdout, "ready" first.
 package main
 
@@ -18,7 +18,7 @@ var roles = map[string]func(args []string) (int, error){
 
 func main() {
 	if len(os.Args) < 2 || roles[os.Args[1]] == nil {
-		fmt.Fprintf(os.Stderr, "player: there is no role %q\n", os.Args[1:])
+		fmt.Fprintf(os.Stderr, "player: no role %q\n", os.Args[1:])
 		os.Exit(99)
 	}
 	code, err := roles[os.Args[1]](os.Args[2:])

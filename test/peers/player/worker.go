@@ -18,7 +18,7 @@ import (
 	"github.com/crankctl/crank/pkg/child"
 )
 
-// worker is what a story wants of a worker. Files in its directory are what the story and the worker tell each other.
+// worker is a worker's behaviour in a story. The story and the worker communicate through files in its directory.
 type worker struct {
 	dir  string // see has
 	exit int    // exit code after a stop signal
@@ -70,7 +70,7 @@ func work(args []string) (int, error) {
 	return w.exit, nil
 }
 
-// printGiven prints what the worker was given.
+// printGiven prints what the worker inherited.
 func printGiven() {
 	variable, ok := os.LookupEnv("SERVER_STARTER_PORT")
 	if !ok {
@@ -82,7 +82,7 @@ func printGiven() {
 	fmt.Println("PORT", variable)
 }
 
-// count makes a file of all workers of this directory longer by one byte.
+// count appends one byte to a file shared by all workers of this directory.
 func (w worker) count(file string) error {
 	if w.dir == "" {
 		return nil
