@@ -8,7 +8,7 @@ import (
 	"github.com/crankctl/crank/pkg/sockets"
 )
 
-// bind makes the sockets, and takes over those that -bind names from what was passed to crank.
+// bind creates the sockets, and takes over the inherited ones that -bind names.
 func (c *crank) bind() error {
 	passed := sockets.ReadPassed(os.Getenv)
 	addresses, err := c.addresses(passed)
@@ -19,7 +19,7 @@ func (c *crank) bind() error {
 		return fmt.Errorf("-bind (CRANK_BIND): %w", err)
 	}
 	if cause := passed.Problem(addresses); cause != "" {
-		logging.Warn(c.log, "LISTEN_FDS or LISTEN_FDNAMES not used", "cause", cause)
+		logging.Warn(c.log, "LISTEN_FDS or LISTEN_FDNAMES ignored", "cause", cause)
 	}
 	if unused := passed.Unused(addresses); unused != "" {
 		logging.Warn(c.log, "inherited sockets not passed on", "sockets", unused, "cause", "no -bind names them: use -bind fd://N or fd://NAME")

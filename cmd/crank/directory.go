@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// directory finds the directory that generations are started in unless crankctl run names another one. It is kept as text: each generation
-// enters it anew, so that a symlink which was repointed leads to the new release. crank itself stays where it is.
+// directory determines the directory that generations start in unless crankctl run names another one. It is kept as text: each generation
+// enters it anew, so that a repointed symlink leads to the new release. crank itself stays where it is.
 func (c *crank) directory() error {
 	here := namedDirectory()
 	if c.cfg.Cwd == "" {
@@ -25,13 +25,14 @@ func (c *crank) directory() error {
 		c.dir = within(here, c.dir)
 	}
 	if err := canEnter(c.dir); err != nil {
-		return fmt.Errorf("-cwd (CRANK_CWD): cannot enter %s: %w: make the directory, or choose another", c.dir, err)
+		return fmt.Errorf("-cwd (CRANK_CWD): cannot enter %s: %w: create the directory, or choose another", c.dir, err)
 	}
 	return nil
 }
 
-// namedDirectory returns $PWD if that names crank's working directory, as for pwd -L (POSIX), and empty text otherwise. Who has changed to
-// a symlink has its name there, while getcwd(3) has the directory's. Names below /proc and /dev/fd mean another directory in another process.
+// namedDirectory returns $PWD if it names crank's working directory, as for pwd -L (POSIX), and "" otherwise. After a cd to a symlink,
+// PWD holds the symlink's name, while getcwd(3) returns the directory's. Names below /proc and /dev/fd mean another directory in another
+// process.
 func namedDirectory() string {
 	name := os.Getenv("PWD")
 	if !filepath.IsAbs(name) || isOwnView(name) || canEnter(name) != nil {
@@ -48,12 +49,13 @@ func namedDirectory() string {
 	return name
 }
 
+// isOwnView reports whether a name means another file in another process.
 func isOwnView(name string) bool {
 	clean := filepath.Clean(name)
 	return strings.HasPrefix(clean, "/proc/") || strings.HasPrefix(clean, "/dev/fd/")
 }
 
-// within joins two paths. One with .. is left as it is: what that means depends on the symlink before it.
+// within joins two paths. It does not resolve "..", whose meaning depends on the symlink before it.
 func within(dir, name string) string {
 	if strings.Contains(name, "..") {
 		return dir + "/" + name

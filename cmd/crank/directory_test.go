@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestDirectory: a name that leads to the working directory is kept, and a relative -cwd starts from it.
+// TestDirectory: a name of the working directory is kept, and a relative -cwd is resolved against it.
 func TestDirectory(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -49,7 +49,7 @@ func TestDirectory(t *testing.T) {
 		{"/proc/self/cwd", "sub", release + "/sub"},
 		{current, root, root},
 		{current, current, current},
-		{current, "gone", "cannot enter " + current + "/gone: no such file or directory: make the directory"},
+		{current, "gone", "cannot enter " + current + "/gone: no such file or directory: create the directory"},
 		{current, root + "/file", "cannot enter " + root + "/file: not a directory"},
 		{current, root + "/file/x", "cannot enter " + root + "/file/x: not a directory"},
 		{current, loop, "cannot enter " + loop + ": too many levels of symbolic links"},

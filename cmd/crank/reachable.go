@@ -17,8 +17,8 @@ import (
 const lookTime = time.Second
 
 // stayReachable binds the control socket again when its path no longer leads to it: after a tmp cleaner or a stray rm, with the
-// runtime directory or without it, or when a dead socket has its name. Nobody could reach the old one any more. Any other file at
-// the path is left alone, and reported: a link, or a socket that somebody serves. serve is given the new listener. It returns once
+// runtime directory or without it, or when a dead socket has its name. The old one is then unreachable. Any other file at
+// the path is left alone and reported: a link, or a socket that another process serves. serve is given the new listener. It returns once
 // done is closed.
 func (c *crank) stayReachable(serve func(*server.Listener), done <-chan struct{}) {
 	path := strings.TrimPrefix(c.ctl, "unix://")

@@ -106,13 +106,13 @@ type crank struct {
 	nested    bool // it is the app of another crank
 	log       logr.Logger
 	stdout    *output.Destination
-	stderr    *output.Destination // shared by the log and what the app writes
+	stderr    *output.Destination // shared by the log and the app's output
 	dir       string              // the generations' working directory; empty: crank's own
 	prefix    string              // the runtime directory; empty: none
 	conf      string              // the saved command's file; empty: none
 	ctl       string              // the control socket's address; empty: none
 	hasSaved  bool                // there is a saved command
-	confError error               // why conf is empty, although a saved command was not turned off
+	confError error               // why conf is empty although -conf is not off
 	store     *saved.Writer
 	sockets   *sockets.Set
 	target    *probe.Target // what -ready asks over the network; nil: nothing
@@ -189,7 +189,7 @@ func (c *crank) warn(err error) {
 	}
 }
 
-// warnOfCPULimit is called when crank has used its CPU time. At the hard limit the kernel kills it.
+// warnOfCPULimit is called when crank has used up its CPU time. At the hard limit the kernel kills it.
 func (c *crank) warnOfCPULimit() {
 	logging.Warn(c.log, "CPU time limit reached; SIGXCPU dropped", "advice", "raise crank's limit (ulimit -t), and set one for the app alone")
 }
@@ -209,7 +209,7 @@ func (c *crank) places() error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Dir(c.conf)); err != nil {
-		return fmt.Errorf("-conf (CRANK_CONF): no command could be saved at %s: %w: make the directory, or choose another", c.conf, err)
+		return fmt.Errorf("-conf (CRANK_CONF): no command could be saved at %s: %w: create the directory, or choose another", c.conf, err)
 	}
 	return nil
 }

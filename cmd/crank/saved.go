@@ -37,8 +37,8 @@ func (c *crank) first() (supervisor.Command, supervisor.Options, error) {
 	return first, o, nil
 }
 
-// load reads the saved command, and notes in hasSaved whether there is one. What cannot be used is logged, and does not keep crank from
-// starting: unless -conf names a file that crank has not written, and must not overwrite.
+// load reads the saved command, and sets hasSaved if there is one. An unusable file is logged and does not keep crank from
+// starting, unless -conf names a file that crank did not write and must not overwrite.
 func (c *crank) load() (saved.Record, error) {
 	if c.conf == "" {
 		return saved.Record{}, nil
@@ -56,7 +56,7 @@ func (c *crank) load() (saved.Record, error) {
 		c.conf = ""
 	case errors.Is(err, saved.ErrCorrupt):
 		c.setAside(saved.Corrupt, err.Error())
-	default: // saved.ErrUnsafe: kept for a look at it, and out of the way of the next one that is saved
+	default: // saved.ErrUnsafe: kept for inspection, out of the way of the next save
 		c.setAside(saved.Unsafe, err.Error())
 	}
 	return record, nil

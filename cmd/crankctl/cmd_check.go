@@ -74,7 +74,7 @@ func quietIf(failed bool) error {
 	return nil
 }
 
-// checkCommand looks for the command as crank would (execvp(3)), without executing it.
+// checkCommand looks the command up as crank would (execvp(3)), without executing it.
 func checkCommand(name, cwd string, env environment) finding {
 	if !execvp.Searches(name) && !filepath.IsAbs(name) && cwd == "" {
 		return finding{true, fmt.Sprintf("command %s is relative to a directory that is not known here: give -cwd", name)}

@@ -40,7 +40,7 @@ func help(w io.Writer) {
 	_ = table(w, append(rows, []string{"  help", "show this, or help VERB: a verb, with examples"}))
 	fmt.Fprint(w, "\nflags, before or after the verb:\n\n")
 	printFlags(w, globalFlags())
-	fmt.Fprint(w, "\nWithout -ctl, -name and -prefix it is this user's one instance in the runtime directories. To change another user's, name it.\n\nexit codes:\n\n")
+	fmt.Fprint(w, "\nWithout -ctl, -name and -prefix, crankctl uses this user's only instance in the runtime directories. To change another user's instance, name it.\n\nexit codes:\n\n")
 	for _, code := range exitCodes {
 		fmt.Fprintf(w, "  %-4s %s\n", code[0], code[1])
 	}

@@ -34,7 +34,7 @@ type command struct {
 	details  string // what else there is to know
 	examples []string
 	local    bool // needs no crank
-	changes  bool // does more than ask: see targets
+	changes  bool // not read-only: see targets
 	// setup declares the verb's flags and returns what runs with them.
 	setup func(*flag.FlagSet) action
 }

@@ -31,7 +31,7 @@ crankctl talks to crank through its control socket. Data goes to standard output
 errors to standard error. crankx is a link to crankctl that goes through all cranks whose name
 matches NAME, in order, and stops at the first failure.
 .PP
-Without \-ctl, \-name and \-prefix it is this user's one instance in the runtime directories. To change another user's, name it.
+Without \-ctl, \-name and \-prefix, crankctl uses this user's only instance in the runtime directories. To change another user's instance, name it.
 .SH FLAGS
 These go before or after the verb.
 `)

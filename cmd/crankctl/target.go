@@ -15,11 +15,11 @@ import (
 	"github.com/crankctl/crank/pkg/rundir"
 )
 
-// The search for the instance that is meant. A control socket is NAME.ctl in a runtime directory.
+// The search for the target instance. A control socket is NAME.ctl in a runtime directory.
 //
-// Any user can make a runtime directory in /dev/shm, in which root finds a control socket. So root's
-// crankctl, as anybody's, takes an instance of its own user first. That of another user is only
-// asked: whatever changes something, or carries variables, goes there if -ctl, -prefix or -name say
+// Any user can create a runtime directory in /dev/shm, and root finds control sockets there. So root's
+// crankctl, like any other, prefers instances of its own user. An instance of another user is only
+// queried: requests that change something, or carry variables, go there only if -ctl, -prefix or -name say
 // so.
 
 // candidates and others are variables for tests alone.
@@ -66,7 +66,7 @@ func (s *session) targets(c *command) ([]string, error) {
 		return nil, err
 	}
 	if len(found) > 1 && !g.pattern() {
-		return nil, usagef("several cranks are here: %s: choose one by -name, -prefix or -ctl", list(found))
+		return nil, usagef("several instances found: %s: choose one with -name, -prefix or -ctl", list(found))
 	}
 	var paths []string
 	for _, i := range found {
@@ -79,7 +79,7 @@ func (s *session) targets(c *command) ([]string, error) {
 func (g *globals) pattern() bool { return strings.ContainsAny(g.name, "*?[") }
 func (g *globals) exact() bool   { return g.name != "" && !g.pattern() }
 
-// find returns the instances that may be meant, by name, at least one: in -prefix all of them,
+// find returns the possible targets by name, at least one: in -prefix all of them,
 // elsewhere those of this user or, if there are none, of others.
 func (s *session) find(c *command) ([]instance, error) {
 	g := s.global
@@ -169,8 +169,8 @@ func list(all []instance) string {
 	return strings.Join(texts, ", ")
 }
 
-// probe finds out who serves a socket, and returns an error if nobody does that may. One that is
-// suspended or busy does not answer in time, and counts: a request to it would wait.
+// probe determines who serves a socket, and returns an error if no permitted user does. One that is
+// suspended or busy does not answer in time, but counts: a request to it would wait.
 func (s *session) probe(path string) (instance, error) {
 	found := instance{path: path}
 	client, err := control.NewClient(path, "")

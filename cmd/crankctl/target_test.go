@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// An instance that is suspended, or too busy to answer, is still one: a verb that is for it must not go to the only other one.
+// A suspended or busy instance still counts: a verb for it must not go to the only other one.
 func TestSilentInstance(t *testing.T) {
 	dir := place(t)
 	serve(t, dir, "web")

@@ -254,8 +254,8 @@ func (c *Config) derive() {
 // hidden stands for what is not shown.
 const hidden = "***"
 
-// Idle reports that crank was told nothing: no command, and no setting by flag or variable. How the output and the log look does not count,
-// since it says nothing about an instance. crank then runs nothing: a command that is saved may be another person's.
+// Idle reports whether crank was given no command, and no setting by flag or variable. The format of output and log does not count,
+// since it does not identify an instance. crank then runs nothing: a saved command may be another person's.
 func (c Config) Idle() bool {
 	return len(c.Command) == 0 && !slices.ContainsFunc(settings, func(s Setting) bool {
 		return s.Group != groupOutput && c.Explicit[s.Flag] != Default

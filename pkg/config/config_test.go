@@ -50,13 +50,13 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// TestIdle: each setting by flag and by variable says which instance this is, unless it is about the output.
+// TestIdle: each setting, by flag or by variable, identifies the instance, unless it is about the output.
 func TestIdle(t *testing.T) {
 	if !load(t, nil).Idle() || load(t, nil, "app").Idle() || load(t, nil, "--", "app").Idle() {
-		t.Error("without settings: idle without a command alone")
+		t.Error("without settings, crank must be idle exactly when there is no command")
 	}
 	if !load(t, map[string]string{"CRANK_NAME": "", "CRANK_VERSION": "3", "CRANK_SERVICE_PORT": "80", "CRANK_COLOUR": "blue"}).Idle() {
-		t.Error("variables that set nothing count")
+		t.Error("empty variables counted as settings")
 	}
 	group := map[string]string{}
 	for _, s := range settings {
@@ -355,7 +355,7 @@ func TestBadValues(t *testing.T) {
 		{"memory-check", "on", "want warn, refuse or off"},
 		{"stop-signal", "TREM", `"TREM" is not a signal`}, {"stop-signal", "0", "want same or a signal"}, {"stop-signal", "33", "32 to 34"},
 		{"stop-on", "TREM", `"TREM" is not a signal`}, {"stop-on", "", "want none or a list"}, {"stop-on", "TERM,", "want none or a list"},
-		{"stop-on", "TERM,none", `"none" is not a signal`}, {"stop-on", "TERM,HUP", "-hup says what HUP does"}, {"stop-on", "CHLD", "CHLD is crank's own"},
+		{"stop-on", "TERM,none", `"none" is not a signal`}, {"stop-on", "TERM,HUP", "-hup decides what HUP does"}, {"stop-on", "CHLD", "CHLD is crank's own"},
 		{"stop-on", "PIPE", "PIPE is crank's own"}, {"stop-on", "URG", "URG is crank's own"}, {"stop-on", "KILL", "crank cannot receive KILL"},
 		{"stop-on", "STOP", "crank cannot receive STOP"}, {"stop-on", "PROF", "crank cannot receive PROF"}, {"stop-on", "34", "32 to 34"},
 		{"max-draining", "-1", "want a number from 0"}, {"max-draining", "many", "want a number from 0"}, {"max-draining", "4294967296", "want a number"},

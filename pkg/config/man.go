@@ -7,11 +7,11 @@ import (
 
 // signalRows are the manual page's table of signals to crank.
 var signalRows = []example{
-	{"TERM, INT, QUIT, or what -stop-on says", "Stop. crank is not ready at once; after -drain-delay the app gets the stop signal, and after " +
+	{"TERM, INT, QUIT, or the signals of -stop-on", "Stop. crank is not ready at once; after -drain-delay the app gets the stop signal, and after " +
 		"-stop what is left is killed. A second one skips the delay, further ones are forwarded."},
 	{"HUP", "Swap to the same command, or what -hup says. It is never lost: at least one swap begins after the last HUP."},
 	{"CHLD, PIPE, URG", "crank's own, never forwarded."},
-	{"all others", "Forwarded, without a deadline, to the current generation, else to the candidate, else held until there is one."},
+	{"all others", "Forwarded, without a deadline, to the current generation, else to the candidate; held until there is one."},
 }
 
 // files are the manual page's table of the files of an instance.
@@ -19,7 +19,7 @@ var files = []example{
 	{"/var/crank, /run/crank, $XDG_RUNTIME_DIR/crank, /dev/shm/crank-UID-NAMESPACE", "The runtime directory: the first " +
 		"of these that can be used. /var/crank is used only if it exists."},
 	{"NAME.ctl", "In the runtime directory: the control socket, for crankctl(1)."},
-	{"NAME.conf", "In the runtime directory: the command that last became current, and the one before. A file that crank has not written is left alone."},
+	{"NAME.conf", "In the runtime directory: the command that last became current, and the one before it. A file that crank did not write is left alone."},
 }
 
 // ManPage returns the manual page crank(1), for man(7).

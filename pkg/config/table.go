@@ -64,9 +64,9 @@ var settings = []Setting{
 		Doc:   "after READY both generations serve for this long; only where there is a current one to protect",
 		field: func(c *Config) any { return &c.Settle }},
 	{Flag: "ready", Var: "CRANK_READY", Arg: "HOW", Group: groupStart, Usually: "notify with a -bind, else none",
-		Doc: "what makes a candidate ready: none (its exec succeeded), notify (it says READY=1), a duration (alive for so " +
-			"long), exec:COMMAND (exits 0), http://HOST:PORT/PATH (answers 2xx or 3xx) or tcp://HOST:PORT; the address is " +
-			"the candidate's own, with {slot} (a small number, used again), {generation} and {pid} in it",
+		Doc: "what makes a candidate ready: none (its exec succeeded), notify (it says READY=1), a duration (alive for that " +
+			"long), exec:COMMAND (exits 0), http://HOST:PORT/PATH (answers 2xx or 3xx) or tcp://HOST:PORT; the address must be " +
+			"the candidate's own: {slot} (a small number that is reused), {generation} and {pid} are replaced",
 		accept: readiness,
 		field:  func(c *Config) any { return &c.Ready }},
 	{Flag: "ready-interval", Var: "CRANK_READY_INTERVAL", Arg: "DURATION", Group: groupStart, Default: "1s",
@@ -105,8 +105,8 @@ var settings = []Setting{
 		Doc:   "what asks the app to drain; same: the signal that stopped crank, TERM for swaps",
 		field: func(c *Config) any { return &c.StopSignal }},
 	{Flag: "stop-on", Var: "CRANK_STOP_ON", Arg: "SIGNAL,...", Group: groupStop, Default: "TERM,INT,QUIT",
-		Doc: "the signals that stop crank, after -rewrite; any other is forwarded to the app, without a deadline; none: " +
-			"only the end of the app does",
+		Doc: "the signals that stop crank, applied after -rewrite; all others are forwarded to the app without a deadline; none: " +
+			"crank stops only when the app exits",
 		field: func(c *Config) any { return &c.StopOn }},
 	{Flag: "drain-delay", Var: "CRANK_DRAIN_DELAY", Arg: "DURATION", Group: groupStop, Default: "0s",
 		Doc:   "once crank is asked to stop: not ready but still serving for this long, then the app is stopped",
@@ -125,8 +125,8 @@ var settings = []Setting{
 		accept: oneOf("swap", "forward", "ignore"),
 		field:  func(c *Config) any { return &c.HUP }},
 	{Flag: "restart", Var: "CRANK_RESTART", Arg: "WHEN", Group: groupStop, Default: "never",
-		Doc: "start the app again when it ends by itself after it was ready (-ready): never, on-failure or always; a first start that " +
-			"fails ends crank with its exit code, with and without a -bind, so that Docker or Kubernetes sees it and backs off",
+		Doc: "restart the app when it exits by itself after it was ready (-ready): never, on-failure or always; if the first start " +
+			"fails, crank exits with its exit code, with or without a -bind, so that Docker or Kubernetes sees it and backs off",
 		accept: oneOf("never", "on-failure", "always"),
 		field:  func(c *Config) any { return &c.Restart }},
 	{Flag: "ok-codes", Var: "CRANK_OK_CODES", Arg: "N,N-M,...", Group: groupStop, Usually: "none",
@@ -142,7 +142,7 @@ var settings = []Setting{
 		accept: notEmpty("a directory"),
 		field:  func(c *Config) any { return &c.Prefix }},
 	{Flag: "conf", Var: "CRANK_CONF", Arg: "PATH", Group: groupPlace, Usually: "PREFIX/NAME.conf",
-		Doc:    "the file with the command that last became current; off; a file that crank has not written is an error",
+		Doc:    "the file for the command that last became current, or off; a file that crank did not write is an error",
 		accept: notEmpty("a path or off"),
 		field:  func(c *Config) any { return &c.Conf }},
 	{Flag: "ctl", Var: "CRANK_CTL", Arg: "PATH", Group: groupPlace, Usually: "PREFIX/NAME.ctl",
@@ -152,8 +152,8 @@ var settings = []Setting{
 	{Flag: "ctl-readonly", Var: "CRANK_CTL_READONLY", Group: groupPlace, Default: "false",
 		Doc:   "the control socket only answers questions; updates come by HUP",
 		field: func(c *Config) any { return &c.CtlReadonly }},
-	{Flag: "cwd", Var: "CRANK_CWD", Arg: "DIR", Group: groupPlace, Usually: "where crank is started, by its name in $PWD",
-		Doc:    "the app's working directory; each generation enters it by this name, so a symlink may lead to another release",
+	{Flag: "cwd", Var: "CRANK_CWD", Arg: "DIR", Group: groupPlace, Usually: "where crank was started, by its name in $PWD",
+		Doc:    "the app's working directory; each generation enters it by name, so a symlink can be repointed to a new release",
 		accept: notEmpty("a directory"),
 		field:  func(c *Config) any { return &c.Cwd }},
 	{Flag: "http", Var: "CRANK_HTTP", Arg: "URI", Group: groupPlace, Default: "off",
@@ -162,7 +162,7 @@ var settings = []Setting{
 		field:  func(c *Config) any { return &c.HTTP }},
 	{Flag: "notify-parent", Var: "CRANK_NOTIFY_PARENT", Group: groupPlace, Default: "false",
 		Usually: "true where NOTIFY_SOCKET is set and crank is not PID 1",
-		Doc:     "tell the systemd above crank how it is going: READY, RELOADING, STOPPING, STATUS, EXTEND_TIMEOUT_USEC, WATCHDOG",
+		Doc:     "report to the service manager above crank, such as systemd: READY, RELOADING, STOPPING, STATUS, EXTEND_TIMEOUT_USEC, WATCHDOG",
 		field:   func(c *Config) any { return &c.NotifyParent }},
 	{Flag: "no-new-privs", Var: "CRANK_NO_NEW_PRIVS", Group: groupPlace, Default: "false",
 		Doc:   "the app cannot gain privileges by exec, see PR_SET_NO_NEW_PRIVS in prctl(2)",
@@ -174,8 +174,8 @@ var settings = []Setting{
 		field:   func(c *Config) any { return &c.TerminationLog }},
 
 	{Flag: "output", Var: "CRANK_OUTPUT", Arg: "MODE", Group: groupOutput, Default: "auto",
-		Doc: "auto: stderr is kept for the reason of a failure where there is a -bind and no terminal, and copied " +
-			"byte for byte, in whole lines; inherit: both untouched; tag: each line says which generation wrote it",
+		Doc: "auto: with a -bind and no terminal, stderr is copied byte for byte, in whole lines, and its end is kept " +
+			"to explain a failure; inherit: stdout and stderr untouched; tag: each line names the generation that wrote it",
 		accept: oneOf("auto", "inherit", "tag"),
 		field:  func(c *Config) any { return &c.Output }},
 	{Flag: "redact", Var: "CRANK_REDACT", Arg: "REGEXP", Group: groupOutput, Usually: "none", Secret: true,

@@ -36,7 +36,7 @@ type exitCode struct{ code, doc string }
 var exitCodes = []exitCode{
 	{"0 to 255", "the app's own: of the newest generation that was ever current, else of the newest one"},
 	{"128+N", "a signal ended the app"},
-	{"1", "also instead of 0: the first start ended before it was ready, or -watchdog exit"},
+	{"1", "also instead of 0: the app exited before it was first ready, or -watchdog exit"},
 	{"124", "the first start was not ready in time"},
 	{"125", "an error of crank's own, such as a bad flag"},
 	{"126, 127", "the command cannot be executed, is not found"},
@@ -46,11 +46,11 @@ const rules = "A flag replaces its variable, a variable replaces the default. An
 	"A DURATION is a number of seconds (10) or a Go duration (1m30s). A SIGNAL is a name (TERM, SIGTERM), a " +
 	"number, or RTMIN+N. A flag that takes nothing can be turned off: -listen-pid=false."
 
-// ShortUsage returns what crank prints where it is told nothing.
+// ShortUsage returns what crank prints when it is given neither a command nor a setting.
 func ShortUsage() string {
 	return "Usage: " + synopsis + "\n" +
-		"Give a command, as in crank -- /app, or a setting that says which instance this is, such as -name or -bind.\n" +
-		"crank -help says more.\n"
+		"Give a command, as in crank -- /app, or a setting that identifies the instance, such as -name or -bind.\n" +
+		"For help: crank -help\n"
 }
 
 // Usage returns the text of -help, at most 100 columns wide.

@@ -148,7 +148,7 @@ func (s StopSignal) String() string {
 	return short(syscall.Signal(s))
 }
 
-// StopOn are the signals that stop crank, in the order in which they were written and each once. It may be empty: "none".
+// StopOn lists the signals that stop crank, in the order given, each once. It may be empty: "none".
 type StopOn []syscall.Signal
 
 func (s *StopOn) Set(value string) error {
@@ -179,7 +179,7 @@ func parseStopOn(name string) (syscall.Signal, error) {
 	case slices.Contains(ownSignals, sig):
 		return 0, fmt.Errorf("%s is crank's own signal", short(sig))
 	case sig == syscall.SIGHUP:
-		return 0, errors.New("-hup says what HUP does: -rewrite HUP:TERM makes it stop crank")
+		return 0, errors.New("-hup decides what HUP does: use -rewrite HUP:TERM to stop crank with it")
 	}
 	return sig, nil
 }

@@ -186,7 +186,7 @@ type Event struct {
 // Generation is one run of the app.
 type Generation struct {
 	Generation int `json:"generation"`
-	// Slot is the lowest number from 0 that no other generation had when it started: its CRANK_SLOT.
+	// Slot is CRANK_SLOT: the lowest number from 0 that no other generation had when it started.
 	Slot       int       `json:"slot"`
 	PID        int       `json:"pid"`
 	State      string    `json:"state"` // starting, settling, ready, stopping
@@ -250,8 +250,8 @@ type Info struct {
 	Go      string    `json:"go"`
 	Started time.Time `json:"started"`
 	Prefix  string    `json:"prefix,omitempty"`
-	Conf    string    `json:"conf,omitempty"` // where the command is saved; empty: it is not
-	// ConfError is why there is no Conf although it was not turned off, or why the newest command is not saved there.
+	Conf    string    `json:"conf,omitempty"` // where the command is saved; empty: nowhere
+	// ConfError is why Conf is empty although saving is on, or why the newest command is not saved there.
 	ConfError string            `json:"confError,omitempty"`
 	Ctl       string            `json:"ctl,omitempty"`
 	HTTP      string            `json:"http,omitempty"` // where probes and metrics are served

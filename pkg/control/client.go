@@ -33,8 +33,8 @@ const (
 	maxAnswer      = 32 << 20 // a whole answer, or a line of a stream
 )
 
-// Client asks one crank. Every request makes a connection of its own, and Dial first checks who
-// answers on it: the request may hold secrets, and its answer is believed.
+// Client sends requests to one instance. Every request uses a connection of its own, and Dial first checks who
+// answers on it: the request may hold secrets, and the response is trusted.
 //
 // A refusal, and an operation that failed, is an *Error. Methods end early, with ctx's error, only
 // on this side: a swap that crank has accepted goes on. They are safe for concurrent use.

@@ -13,19 +13,19 @@ import (
 	"time"
 )
 
-// greetTimeout is how long crank may take to answer on a new connection. crank accepts a
+// greetTimeout bounds crank's first response on a new connection. crank accepts a
 // connection within milliseconds unless it is suspended, or others hold all its connections.
 const greetTimeout = 30 * time.Second
 
-// Dial connects, and checks that a process answers that may receive requests: on a unix socket one
-// of this process's user or of root. Nothing that a request holds has been sent by then. It blocks
+// Dial connects, and checks that the process that answers may receive requests: on a unix socket one
+// of this process's user or of root. No part of a request has been sent by then. It blocks
 // until crank has answered, for at most 30 seconds. The caller closes the connection.
 func (c *Client) Dial(ctx context.Context) (net.Conn, error) {
 	conn, _, err := c.dial(ctx)
 	return conn, err
 }
 
-// Server returns the user id of the process that answers on the socket. If none answers before ctx
+// Server returns the user id of the process that answers on the socket. If none does before ctx
 // ends, the error is ctx's, and uid that of the process that listens, or -1 if that is unknown too.
 func (c *Client) Server(ctx context.Context) (uid int, err error) {
 	conn, uid, err := c.dial(ctx)
@@ -67,19 +67,19 @@ func (c *Client) connect(ctx context.Context) (checked net.Conn, uid int, err er
 	return checked, uid, nil
 }
 
-// greet has one request answered that holds nothing and asks for nothing, so that who answers is
-// known before anything is sent. net/http answers it without asking the handler, in every crank.
+// greet sends one request that carries nothing and asks for nothing, so that the peer is
+// known before anything else is sent. net/http answers it without the handler, in every version of crank.
 func greet(ctx context.Context, conn net.Conn) error {
 	if err := conn.SetDeadline(time.Now().Add(greetTimeout)); err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // an error is one of the read too
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) }) // the read reports the error
 	err := exchangeGreeting(conn)
 	if !stop() {
 		return ctx.Err()
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("it did not answer within %v: is crank suspended, or too busy?", greetTimeout)
+		return fmt.Errorf("timed out after %v: no response: is crank suspended or overloaded?", greetTimeout)
 	}
 	return errors.Join(err, conn.SetDeadline(time.Time{}))
 }
@@ -101,7 +101,7 @@ func exchangeGreeting(conn net.Conn) error {
 		return fmt.Errorf("no answer: %w", err)
 	}
 	if reader.Buffered() > 0 {
-		return errors.New("more was answered than asked for: is this crank's control socket?")
+		return errors.New("unexpected data after the response: is this crank's control socket?")
 	}
 	return nil
 }

@@ -14,10 +14,10 @@ import (
 	"github.com/crankctl/crank/pkg/listening"
 )
 
-// identify refuses a server that another user runs: it would get what requests hold. It returns the
-// connection to use from then on, and who is at its other end.
+// identify refuses a server of another user, which would receive the requests. It returns the
+// connection to use from then on, and the peer's user id.
 //
-// On a unix socket that is who writes the answers. Who called listen(2) (SO_PEERCRED) says little:
+// On a unix socket the peer is the writer of the responses. The caller of listen(2) (SO_PEERCRED) says little:
 // an app holds the listening sockets that crank made, accepts on them, and may give one of them the
 // name of a control socket.
 func identify(ctx context.Context, conn net.Conn, path string) (checked net.Conn, uid int, err error) {
@@ -42,7 +42,7 @@ func identify(ctx context.Context, conn net.Conn, path string) (checked net.Conn
 	return a, a.uid, nil
 }
 
-// listenerUID returns who called listen (SO_PEERCRED, unix(7)).
+// listenerUID returns the user that called listen (SO_PEERCRED, unix(7)).
 func listenerUID(conn *net.UnixConn) (uid int, err error) {
 	err = control(conn, func(fd int) error {
 		cred, err := syscall.GetsockoptUcred(fd, syscall.SOL_SOCKET, syscall.SO_PEERCRED)
@@ -70,8 +70,8 @@ func control(conn *net.UnixConn, do func(fd int) error) error {
 // unknown is the uid of an attested connection on which nothing has been read.
 const unknown = -1
 
-// attested is a connection on which only what one user has written is read, of those who may serve
-// path. The kernel says of each piece who wrote it (SCM_CREDENTIALS, unix(7)): the real user id, so
+// attested is a connection that yields only data written by one user, of those who may serve
+// path. The kernel attaches the writer's credentials to each piece (SCM_CREDENTIALS, unix(7)): the real user id, so
 // a set-user-id program that was given the connection does not count as root. Descriptors sent
 // along are not received: there is no room for them.
 type attested struct {
@@ -79,12 +79,12 @@ type attested struct {
 	unix    *net.UnixConn
 	path    string
 	uid     int
-	refusal error  // why Read has failed, if it was for who wrote
+	refusal error  // why Read has failed, if because of the writer
 	room    []byte // for the credentials alone
 }
 
-// attest has the kernel attach credentials to what is written from now on. What was written earlier
-// has none: whoever answers before the request is not crank.
+// attest has the kernel attach credentials to everything written from now on. What was written earlier
+// has none: a peer that answers before the request is not crank.
 func (a *attested) attest() error {
 	a.room = make([]byte, syscall.CmsgSpace(syscall.SizeofUcred))
 	return control(a.unix, func(fd int) error {
@@ -94,7 +94,7 @@ func (a *attested) attest() error {
 		_, _, err := syscall.Recvfrom(fd, make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		switch {
 		case err == nil:
-			return errors.New("it answered, or closed the connection, before it was asked: is this crank's control socket?")
+			return errors.New("response or end of connection before the request: is this crank's control socket?")
 		case !errors.Is(err, syscall.EAGAIN):
 			return os.NewSyscallError("recvfrom", err)
 		}
@@ -147,17 +147,17 @@ func writer(message []byte) (uid int, err error) {
 			return int(cred.Uid), nil
 		}
 	}
-	return 0, errors.New("the kernel does not tell who answered")
+	return 0, errors.New("cannot determine who sent the response: no peer credentials")
 }
 
-// mayServe refuses a user who may not receive the requests to path. The error describes that user.
+// mayServe returns an error that describes the user if that user may not receive the requests to path.
 // This process's own user and root may. Root may also talk to another user's crank, as `docker exec
-// -u 0` does, but only where no third user could have put the socket.
+// -u 0` does, but only where no third user could have placed the socket.
 func mayServe(uid int, path string) error {
 	own := os.Geteuid()
 	trail, err := follow(path)
 	if err != nil {
-		return fmt.Errorf("uid %d, and its path cannot be followed: %w", uid, err)
+		return fmt.Errorf("uid %d, and cannot check its path: %w", uid, err)
 	}
 	switch {
 	case anonymous(uid):

@@ -103,7 +103,7 @@ func TestWhoAnswers(t *testing.T) {
 		}, ""},
 		"an app": {true, none, func(c *net.UnixConn) { write(t, app, c, attack.Nothing) }, "answered by uid 65534"},
 		"an app, before the request": {true, func(c *net.UnixConn) { write(t, app, c, attack.Nothing) }, none,
-			"before it was asked|answered by uid 65534"},
+			"before the request|answered by uid 65534"},
 		"a set-user-id program of an app": {true, none, writeAsSetUID, "answered by uid 65534"},
 		"crank, then an app": {true, none, func(c *net.UnixConn) {
 			write(t, own, c, attack.Nothing[:half])
@@ -113,7 +113,7 @@ func TestWhoAnswers(t *testing.T) {
 			write(t, app, c, attack.Nothing[:half])
 			write(t, own, c, attack.Nothing[half:])
 		}, "answered by uid 65534"},
-		"own user, more than asked for": {false, none, func(c *net.UnixConn) { write(t, own, c, attack.Nothing+attack.Nothing) }, "more was answered"},
+		"own user, more than asked for": {false, none, func(c *net.UnixConn) { write(t, own, c, attack.Nothing+attack.Nothing) }, "unexpected data"},
 		"own user, not HTTP":            {false, none, func(c *net.UnixConn) { write(t, own, c, "hello\r\n\r\n") }, "no answer"},
 		"own user, closes":              {false, none, func(c *net.UnixConn) { c.Close() }, "no answer"},
 		"own user, endless": {false, none, func(c *net.UnixConn) {
@@ -173,7 +173,7 @@ func TestEarlyAnswer(t *testing.T) {
 	if _, err := io.WriteString(server, attack.Nothing); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := identify(patient(t), conn, client.address); err == nil || !strings.Contains(err.Error(), "before it was asked") {
+	if _, _, err := identify(patient(t), conn, client.address); err == nil || !strings.Contains(err.Error(), "before the request") {
 		t.Errorf("error %v", err)
 	}
 }
@@ -213,7 +213,7 @@ func TestDescriptorsInAnAnswer(t *testing.T) {
 	conn.Close() // leak.Main counts the descriptors
 }
 
-// One that never answers: Server ends with the context, and still tells who listens.
+// If nobody answers, Server returns with the context, and still reports the listening user.
 func TestNoAnswer(t *testing.T) {
 	l, client := listen(t)
 	defer l.Close() // the connection stays in its queue
@@ -283,7 +283,7 @@ func TestForeignLink(t *testing.T) {
 	}
 }
 
-// In a user namespace all users without an id there look like user 65534, and so do their directories: root there does not take one for
+// In a user namespace all unmapped users look like user 65534, and so do their directories: root there does not take one for
 // the other.
 func TestUserWithoutID(t *testing.T) {
 	root.Need(t)

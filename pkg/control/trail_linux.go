@@ -14,7 +14,7 @@ import (
 // maxLinks is how many symbolic links a path may lead through (path_resolution(7)).
 const maxLinks = 40
 
-// trail is what lies on the way to a socket: the directories and links, and last the socket.
+// trail lists the directories and links on the way to a socket, and last the socket.
 type trail []step
 
 type step struct {
@@ -44,7 +44,7 @@ func follow(path string) (trail, error) {
 	return nil, &fs.PathError{Op: "follow", Path: path, Err: syscall.ELOOP}
 }
 
-// walk adds what is on the way to path, down to the first link, and returns the path with that link
+// walk adds the components of path, down to the first link, and returns the path with that link
 // resolved; "" if there is none.
 func (t *trail) walk(path string) (target string, err error) {
 	names := slices.DeleteFunc(strings.Split(path, "/"), func(name string) bool { return name == "" || name == "." })

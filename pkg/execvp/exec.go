@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// Exec executes a command in this process with an environment, as execvpe(3) does. It returns only if that fails. The error matches
-// fs.ErrNotExist if there is no such command; else it names the file that was found.
+// Exec replaces this process with a command and an environment, as execvpe(3) does. It returns only on failure. The error matches
+// fs.ErrNotExist if there is no such command; otherwise it names the file that was found.
 func Exec(argv, env []string) error {
 	path := Path(env)
 	var refused, broken error
@@ -40,7 +40,7 @@ func Exec(argv, env []string) error {
 	return fmt.Errorf("cannot execute %s: %w", argv[0], syscall.ENOENT)
 }
 
-// execute executes one candidate. Errors of the shell are not those of the candidate: they end the search.
+// execute executes one candidate. An error from the shell is not the candidate's, and ends the search.
 func execute(file string, argv, env []string) error {
 	err := syscall.Exec(file, argv, env)
 	if err != syscall.ENOEXEC {
@@ -56,14 +56,14 @@ func execute(file string, argv, env []string) error {
 	return NoShell(syscall.Exec(Shell, slices.Concat([]string{Shell, file}, argv[1:]), env))
 }
 
-// refusal says more about a refused file than execve(2), if its mode does.
+// refusal returns a more specific error than that of execve(2), if the file's mode explains it.
 func refusal(file string, err error) error {
 	return cmp.Or(Check(file), err)
 }
 
 // readHead returns the first HeadSize bytes of a file, or all of a shorter one.
 func readHead(file string) ([]byte, error) {
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // its owner can have a lease on it (fcntl(2))
+	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0) // its owner may hold a lease on it (fcntl(2))
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func readHead(file string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, HeadSize))
 }
 
-// Check returns why a file cannot be executed, as far as its type and mode show.
+// Check returns why a file cannot be executed, judging by its type and mode.
 func Check(file string) error {
 	info, err := os.Stat(file)
 	switch {
@@ -97,7 +97,7 @@ func Look(file string) (byShell bool, err error) {
 	switch {
 	case byShell:
 		name = Shell
-	case name == "": // a program, or one that cannot be read, which it need not be
+	case name == "": // a binary, or a file that cannot be read, which is not required for execution
 		return false, nil
 	}
 	err = Check(name)

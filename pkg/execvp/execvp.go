@@ -1,5 +1,5 @@
-// Package execvp holds the rules by which execvp(3) turns the first word of a command into a program. pkg/proc follows them between
-// fork and exec, and Exec for crankctl.
+// Package execvp has the rules by which execvp(3) turns the first word of a command into a program. pkg/proc follows them between
+// fork and exec, and Exec does for crankctl.
 package execvp
 
 import (
@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// DefaultPath is searched where there is no PATH. It is glibc's, as in execvp(3); musl adds /usr/local/bin before it.
+	// DefaultPath is searched if PATH is unset. It is glibc's, as in execvp(3); musl puts /usr/local/bin before it.
 	DefaultPath = "/bin:/usr/bin"
 	// Shell runs text files that have no #! line.
 	Shell = "/bin/sh"
-	// HeadSize is how much of a file IsText and NoInterpreter look at.
+	// HeadSize is how much of a file IsText and NoInterpreter examine.
 	HeadSize = 256
-	// NoFormat says why a file was refused that execve(2) does not know and that is not text.
+	// NoFormat is the reason for refusing a file that is neither in a format of execve(2) nor text.
 	NoFormat = "neither a program for this machine nor a text file, which " + Shell + " would run"
 )
 
@@ -32,11 +32,11 @@ func Path(env []string) string {
 	return DefaultPath
 }
 
-// Searches reports whether a command is looked up in a path: it has no slash.
+// Searches reports whether a command is looked up in PATH, because it has no slash.
 func Searches(name string) bool { return !strings.Contains(name, "/") }
 
 // Candidates returns the files that a command may mean, in the order in which they are to be tried. Those that are relative are
-// relative to the working directory, and none begins with a dash, which the shell would take for an option.
+// relative to the working directory, and none starts with a dash, which the shell would take for an option.
 func Candidates(name, path string) (files []string) {
 	if !Searches(name) {
 		return []string{local(name)}
@@ -57,8 +57,8 @@ func local(file string) string {
 	return file
 }
 
-// GoesOn reports whether the search continues after this error of execve(2): the file does not exist, or not for this process. After
-// any other error it ends: this is the program, and something is wrong with it. Both are as in glibc's posix/execvpe.c.
+// GoesOn reports whether the search continues after this error from execve(2): the file does not exist, or not for this process. After
+// any other error it ends: the program was found, and something is wrong with it. Both are as in glibc's posix/execvpe.c.
 //
 //go:norace
 //go:nosplit
@@ -71,7 +71,7 @@ func GoesOn(errno syscall.Errno) bool {
 }
 
 // IsText reports whether Shell is to run a file that execve(2) refused with ENOEXEC, by its first HeadSize bytes. execvp(3) has Shell run
-// every such file. A program for another machine is not text, and its error must not be the shell's.
+// every such file. A program for another machine is not text, and must not end with an error from the shell.
 //
 //go:norace
 //go:nosplit
@@ -118,7 +118,7 @@ func NoInterpreter(head []byte) error {
 	}
 }
 
-// interpreter returns what the #! line names, as the kernel reads it (execve(2)); empty: there is none.
+// interpreter returns the interpreter that the #! line names, as the kernel reads it (execve(2)); empty: none.
 func interpreter(head []byte) string {
 	line, isScript := bytes.CutPrefix(head, []byte("#!"))
 	if !isScript {

@@ -302,7 +302,7 @@ func TestOrphanOOMScore(t *testing.T) {
 }
 
 // TestMainIsOrphan: MAINPID= can name an orphan that only its environment assigns to the generation, since the message waits for that.
-// When it ends, the launched process is the main one again, as if another process than crank had been the orphan's parent.
+// When it exits, the launched process is the main process again, as if crank had not been the orphan's parent.
 func TestMainIsOrphan(t *testing.T) {
 	b := newBench(t, nil)
 	ch, _, orphan := b.daemon(1)

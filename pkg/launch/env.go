@@ -25,7 +25,7 @@ var removed = []string{
 }
 
 // environ returns exactly what a generation gets: crank's own environment less what is crank's,
-// then PWD where the child enters a directory, then the changes of the command, then what crank says. No variable is there twice. The variables of
+// then PWD if the child enters a directory, then the changes of the command, then crank's own variables. None occurs twice. The variables of
 // the profile are defaults: one that was given is left alone, unless the profile owns it. A check and a probe, whose at is nil, get no sockets
 // and cannot say READY.
 func (l *Launcher) environ(id supervisor.ID, c supervisor.Command, at *notifyAt) []string {

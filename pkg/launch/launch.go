@@ -39,12 +39,12 @@ type Config struct {
 	KeepStderr   bool
 	Stdout       *output.Destination // crank's own, which its log may share
 	Stderr       *output.Destination
-	Dir          string                       // absolute, where a command without a directory is started; empty: crank's own working directory
-	Terminal     bool                         // stdin is a terminal: a generation that lives alone gets its foreground, if crank has it
+	Dir          string                       // absolute, for commands without a directory; empty: crank's own working directory
+	Terminal     bool                         // stdin is a terminal: a generation that runs alone gets its foreground, if crank has it
 	Environ      []string                     // crank's own environment
 	Settings     []string                     // the variables in it that are crank's own, and not for the app
 	Redact       func(argv []string) []string // returns a command as it may be shown; nil: as it is
-	// Observe is told of every message of an app: the keys that were understood, or that it was refused or void.
+	// Observe is called for every message from an app: with the keys that were understood, or that it was refused or invalid.
 	// It is called by several goroutines and must not block. It may be nil.
 	Observe func(keys []string, refused bool)
 	Log     logr.Logger
@@ -56,16 +56,16 @@ type Launcher struct {
 	cfg           Config
 	sockets       *sockets.Set
 	notice        func(generation int, m notify.Message)
-	nowhere       *output.Destination // of what probes write
+	nowhere       *output.Destination // for the output of probes
 	null          int
 	ownOOMScore   string          // see oomScore
 	broken        map[string]bool // the logged damage to sockets that cannot be restored
 	newest        *snapshot       // taken before the newest generation was started
 	rivals        *rivals
 	warnedOfStdin bool
-	terminalGroup int          // that was given the terminal's foreground; 0: crank has it back, or never had it
-	terminalStuck bool         // crank could not take the foreground back from the last group that it was given to
-	inBackground  *child       // lives alone on a terminal of which crank has not had the foreground yet; nil: none
+	terminalGroup int          // that has the terminal's foreground; 0: crank has it back, or never had it
+	terminalStuck bool         // crank could not take the foreground back from the last group
+	inBackground  *child       // started alone, while crank was in the background of its terminal; nil: none
 	warnedOfLoss  [2]sync.Once // of stdout and stderr
 
 	mu       sync.Mutex     // guards children, whose main process is which, and probes, which other goroutines read, and heldBack
@@ -99,7 +99,7 @@ func New(cfg Config, set *sockets.Set, notice func(generation int, m notify.Mess
 	return l, nil
 }
 
-// warnOfLoss logs that output of an app is lost, once for stdout and for stderr: nobody reads it, the disk is full or the like.
+// warnOfLoss logs that output of an app was lost, once each for stdout and stderr: nobody reads it, the disk is full or the like.
 func (l *Launcher) warnOfLoss(to *output.Destination, cause error) {
 	stream, once := "stdout", &l.warnedOfLoss[0]
 	if to == l.cfg.Stderr {
@@ -133,14 +133,14 @@ type child struct {
 	generation int
 	launched   *proc.Process    // what crank has started
 	main       *proc.Process    // the same, unless MAINPID named another
-	before     *snapshot        // of what it shares, taken before it was started; nil: it has no sockets
+	before     *snapshot        // of the shared state, taken before it was started; nil: it has no sockets
 	failed     bool             // as a candidate
-	receiver   *notify.Receiver // nil: it is a check or a probe, which has nothing to say
+	receiver   *notify.Receiver // nil for a check or a probe, which sends no messages
 	streams    *output.Streams
 	oomRaised  bool
 	missed     missed // by its other processes
 	warned     bool   // of READY from a process that LISTEN_PID does not name; used by onNotice alone
-	saidVoid   bool   // that a message was void; used by onNotice alone
+	saidVoid   bool   // an invalid message was logged; used by onNotice alone
 	users      users  // used by onNotice alone
 }
 
@@ -186,8 +186,8 @@ func (l *Launcher) Launch(id supervisor.ID, c supervisor.Command, protect bool) 
 func (ch *child) Executed() bool { return ch.launched.Executed() }
 
 // openReceiver makes a directory again that somebody has deleted, and falls back to an abstract address where that cannot
-// be, or it is full: an app that cannot say READY is worse. It does the same, each time anew, where an app that becomes another user,
-// which it can if crank can, would not reach the directory.
+// be, or it is full: an app that cannot send READY is worse. It does the same, checking each time, where an app that changes its user,
+// as it may if crank may, would not reach the directory.
 func (l *Launcher) openReceiver(n int) (*notify.Receiver, error) {
 	if l.cfg.NotifyDir != "" && linux.CanSetUser() {
 		if closed := closedDirectory(l.cfg.NotifyDir); closed != "" {
@@ -216,7 +216,7 @@ func (ch *child) start(id supervisor.ID, c supervisor.Command, protect bool) err
 		ListenPID: ch.namesPID(), WatchdogPID: l.cfg.ListenPID && l.cfg.Watchdog > 0, NoNewPrivs: l.cfg.NoNewPrivs,
 	}
 	if alone {
-		l.returnTerminal() // what had it may be over only by now
+		l.returnTerminal() // the group that had it may have ended only now
 		if l.hasTerminal() {
 			spec.Terminal = 1 + stdin
 		}
@@ -235,7 +235,7 @@ func (ch *child) start(id supervisor.ID, c supervisor.Command, protect bool) err
 	return err
 }
 
-// dir returns the directory that a command is started in. The child enters it, by its name: a symlink in it may lead elsewhere than
+// dir returns the directory that a command starts in. The child enters it by name: a symlink in it may lead elsewhere than
 // at the last start.
 func (l *Launcher) dir(c supervisor.Command) string { return cmp.Or(c.Dir, l.cfg.Dir) }
 
@@ -282,7 +282,7 @@ func (l *Launcher) oomScore() string {
 // crank's own standard descriptors. They are used by number: os.File.Fd may change O_NONBLOCK.
 const stdin, stdout, stderr = 0, 1, 2
 
-// files returns what becomes the child's descriptors, from 0, which is input.
+// files returns the child's descriptors, from 0, which is input.
 func (ch *child) files(input int) []int {
 	files := []int{input, inherit(ch.streams.AppStdout(), stdout), inherit(ch.streams.AppStderr(), stderr)}
 	for _, s := range ch.l.sockets.Sockets() {
@@ -338,7 +338,7 @@ func (l *Launcher) holdBack(ch *child, e proc.Exit) {
 	l.wake()
 }
 
-// Gone implements supervisor.Child. The terminal's foreground comes back to crank, now or with the leftover processes that have it.
+// Gone implements supervisor.Child. crank takes the terminal's foreground back, now or when the leftover processes that have it end.
 func (ch *child) Gone() {
 	ch.gone(ch.main)
 	ch.l.rivals.gone(ch.generation)

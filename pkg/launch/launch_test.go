@@ -66,7 +66,7 @@ type bench struct {
 func newBench(t *testing.T, change func(*Config), binds ...string) *bench {
 	t.Helper()
 	b := &bench{t: t, dir: t.TempDir(), notices: make(chan said), woken: make(chan struct{}, 1)}
-	for _, dir := range []string{b.dir, filepath.Dir(b.dir)} { // so that the notify sockets have paths, also for root
+	for _, dir := range []string{b.dir, filepath.Dir(b.dir)} { // so that notify sockets have paths, also as root
 		if err := os.Chmod(dir, 0o711); err != nil {
 			t.Fatal(err)
 		}
@@ -234,7 +234,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-// TestDirectory: a command without a directory is started in that of the configuration, which is entered by its name, and PWD says so.
+// TestDirectory: a command without a directory starts in that of the configuration, which is entered by name and set as PWD.
 func TestDirectory(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -254,7 +254,7 @@ func TestDirectory(t *testing.T) {
 		{supervisor.Command{Env: []string{"PWD=/mine"}}, []string{"PWD=/mine", dir + "/1"}},
 		{supervisor.Command{Env: []string{"PWD-"}}, []string{dir + "/1"}},
 	} {
-		// The shell corrects a PWD that is wrong, in its own environment.
+		// The shell corrects a wrong PWD in its own environment.
 		if got := b.words(b.helper(b.Check, 1, c.command, "tr '\\0' '\\n' </proc/$$/environ | grep ^PWD=; readlink /proc/self/cwd")); !slices.Equal(got, c.want) {
 			t.Errorf("%+v: got %q, want %q", c.command, got, c.want)
 		}
@@ -611,7 +611,7 @@ func TestStrays(t *testing.T) {
 	}
 }
 
-// TestSenders: a message counts if it is known to come from the generation, or its sender cannot be asked any more.
+// TestSenders: a message counts if its sender is known to belong to the generation, or can no longer be identified.
 func TestSenders(t *testing.T) {
 	b := newBench(t, nil)
 	one, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; kill -STOP $$`)
@@ -659,7 +659,7 @@ func TestSenders(t *testing.T) {
 
 	b.exit(&child{l: b.Launcher, launched: zombie, main: zombie})
 
-	// Everybody can find an abstract address: one that has ended must have been of crank's own user, or root.
+	// Any process can find an abstract address: a sender that has ended must have been crank's own user, or root.
 	const other = 12345
 	for _, c := range []struct {
 		name    string
@@ -798,7 +798,7 @@ func TestNotifyDir(t *testing.T) {
 	}
 }
 
-// A directory that is not as crank leaves it is somebody else's: it is neither used nor changed nor removed.
+// A directory that is not as crank leaves it belongs to somebody else: it is not used, changed or removed.
 func TestNotifyDirOfSomebodyElse(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode os.FileMode
@@ -846,7 +846,7 @@ func TestNotifyDirOfSomebodyElse(t *testing.T) {
 	}
 }
 
-// TestClosedDirectory: all directories on the way count, those that symbolic links lead through too.
+// TestClosedDirectory: all directories on the way count, including those that symbolic links lead through.
 func TestClosedDirectory(t *testing.T) {
 	top := t.TempDir()
 	at := func(name string) string { return filepath.Join(top, name) }
@@ -879,7 +879,7 @@ func TestClosedDirectory(t *testing.T) {
 	}
 }
 
-// TestNotifyDirIsClosed: a crank that can start the app as another user looks at the directory for each generation.
+// TestNotifyDirIsClosed: if crank can start the app as another user, it checks the directory for each generation.
 func TestNotifyDirIsClosed(t *testing.T) {
 	b := newBench(t, nil)
 	for n, mode := range map[int]os.FileMode{1: 0o711, 2: 0o700, 3: 0o711} {

@@ -10,13 +10,13 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// The main process of a generation is the one that was launched, until MAINPID= names another: any live process of the generation,
-// whoever its parent is. When that one ends while the launched one still runs, the launched one is the main process again, and the
-// generation goes on. A script that calls "systemd-notify --ready --pid=self" names a process that is about to end. systemd, too,
-// does not stop a service when a main process that is not its child ends: it gets no SIGCHLD for it, and looks again only when the
+// The main process of a generation is the launched one, until MAINPID= names another: any live process of the generation,
+// whatever its parent. When the named process ends while the launched one still runs, the launched one is the main process again, and the
+// generation goes on: a script that calls "systemd-notify --ready --pid=self" names a process that is about to end. systemd
+// does not stop a service either when a main process that is not its child ends: it gets no SIGCHLD for it, and looks again only when the
 // control group is empty (service_set_main_pidref and service_notify_cgroup_empty_event in its src/core/service.c). When the launched
-// one has ended before, the generation ends with the named one. crank is its parent then, and takes its status. Where another process
-// is, only that one gets the status, and crank takes it for a failure. crank looks for such an end at each Reap.
+// one has ended first, the generation ends with the named one. crank reaps it if it is its parent. If another process
+// is, crank does not learn the status and assumes a failure. crank checks for such an exit at each Reap.
 
 var errStranger = errors.New("it is no process of this generation")
 
@@ -63,16 +63,16 @@ func (ch *child) setMain(pid int) error {
 	return nil
 }
 
-// endedWith takes note of the end of a process that was reaped, and returns the generation that ends with it; nil: none does.
+// endedWith records the exit of a reaped process, and returns the generation that ends with it; nil: none does.
 func (l *Launcher) endedWith(e proc.Exit) *child {
 	for _, ch := range l.children {
 		switch {
 		case e.PID == ch.launched.PID() && !ch.launched.IsGone():
-			ch.gone(ch.launched) // its pid is free from now on
+			ch.gone(ch.launched) // its pid may be reused from now on
 			if _, ok := ch.main.Look(); ok || ch.main != ch.launched && ch.main.IsGone() {
-				return nil // the named one runs, or crank is about to reap it, or the generation has ended with it
+				return nil // the named one runs, or is about to be reaped by crank, or the generation has ended with it
 			}
-			ch.follow(ch.launched) // which has reaped the named one, if there is one
+			ch.follow(ch.launched) // which has reaped the named one, if any
 			return ch
 		case e.PID == ch.main.PID() && !ch.main.IsGone():
 			if ch.takesOver() {
@@ -85,7 +85,7 @@ func (l *Launcher) endedWith(e proc.Exit) *child {
 	return nil
 }
 
-// takesOver makes the launched process, if it runs, the main one instead of a named one that has ended.
+// takesOver makes the launched process, if it runs, the main process again after the named one has ended.
 func (ch *child) takesOver() bool {
 	if e, ok := ch.launched.Look(); !ok || e.Zombie {
 		return false
@@ -94,13 +94,13 @@ func (ch *child) takesOver() bool {
 	return true
 }
 
-// unseen looks for the ends of main processes that no wait4 of crank's tells, and returns the generations that end with them. How they
-// ended only their parents know: they count as failures, since a success is the last thing to assume.
+// unseen finds main processes whose exit crank's wait4 does not report, and returns the generations that end with them. How they
+// ended only their parents know: they count as failures, since success must not be assumed.
 func (l *Launcher) unseen() map[*child]proc.Exit {
 	all := map[*child]proc.Exit{}
 	for n, ch := range l.children {
 		if ch.main == ch.launched || !ch.main.EndedUnseen() || ch.takesOver() || !ch.launched.IsGone() {
-			continue // with the launched one that has ended, Reap is about to be called
+			continue // the launched one has ended: Reap is about to be called
 		}
 		e := proc.Exit{PID: ch.main.PID(), Code: 1}
 		l.cfg.Log.Info("exit status unknown; assuming 1", "generation", n, "pid", e.PID, "cause", "another process has reaped the main process")
@@ -115,7 +115,7 @@ func (ch *child) follow(next *proc.Process) {
 	ch.l.mu.Lock()
 	defer ch.l.mu.Unlock()
 	if ch.main != ch.launched {
-		ch.main.Gone() // it has ended, or goes on as any other process of the generation
+		ch.main.Gone() // it has ended, or goes on as an ordinary process of the generation
 	}
 	ch.main = next
 }

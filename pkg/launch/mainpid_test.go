@@ -102,7 +102,7 @@ func TestDaemon(t *testing.T) {
 	}
 }
 
-// TestMainReapedByItsParent: a named process ends, and the launched one, which runs, takes its status. The launched one is the main process
+// TestMainReapedByItsParent: a named process ends, and the launched one, still running, reaps it. The launched one is the main process
 // again, and the generation ends with it.
 func TestMainReapedByItsParent(t *testing.T) {
 	b := newBench(t, nil)
@@ -140,7 +140,7 @@ func TestMainReapedByItsParent(t *testing.T) {
 	b.seeOff(ch)
 }
 
-// TestMainIsZombie: the launched process never takes the status of the named one.
+// TestMainIsZombie: the launched process never reaps the named one.
 func TestMainIsZombie(t *testing.T) {
 	b := newBench(t, nil)
 	ch, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; exec sleep 1000`)
@@ -163,7 +163,7 @@ func TestMainIsZombie(t *testing.T) {
 	b.seeOff(ch)
 }
 
-// TestMainOfAnotherParent: the launched process has ended, and a process that runs takes the status of the named one. The generation ends
+// TestMainOfAnotherParent: the launched process has ended, and another process reaps the named one. The generation ends
 // with it, as a failure.
 func TestMainOfAnotherParent(t *testing.T) {
 	b := newBench(t, nil)
@@ -187,7 +187,7 @@ func TestMainOfAnotherParent(t *testing.T) {
 	b.seeOff(ch)
 }
 
-// TestBothEnd: the named process ends, and right after it the launched one, as a wrapper that waits for it does, before crank looks.
+// TestBothEnd: the named process ends, and right after it the launched one, like a wrapper that waits for it, before crank looks.
 func TestBothEnd(t *testing.T) {
 	b := newBench(t, nil)
 	ch, out := b.shell(1, `sleep 1000 & echo $! > "$OUT"; wait $!; exit 9`)
@@ -266,7 +266,7 @@ func TestSetMain(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.name, err, c.err)
 		}
 	}
-	if refused != 3 || // one that has ended is no fault
+	if refused != 3 || // an ended process is not an error
 		one.PID() != launched {
 		t.Errorf("%d were refused; the main process is %d", refused, one.PID())
 	}

@@ -28,12 +28,12 @@ func (ch *child) onNotice(from notify.Sender, m notify.Message) {
 	ch.l.notice(ch.generation, m)
 }
 
-// voidMessage counts a datagram of which nothing counts. The first one of a generation is logged.
+// voidMessage counts an invalid datagram, of which nothing takes effect. The first one of each generation is logged.
 func (ch *child) voidMessage(from notify.Sender, why string) {
 	ch.l.cfg.Observe(nil, true)
 	if !ch.saidVoid {
 		ch.saidVoid = true
-		logging.Warn(ch.l.cfg.Log, "notify message is void", "generation", ch.generation, "sender", from.PID, "cause", why)
+		logging.Warn(ch.l.cfg.Log, "invalid notify message ignored", "generation", ch.generation, "sender", from.PID, "cause", why)
 	}
 }
 
@@ -41,15 +41,15 @@ func (ch *child) voidMessage(from notify.Sender, why string) {
 const (
 	strangeNamespace = "its sender is in another pid namespace"
 	strangeSelf      = "its sender is crank itself"
-	strangeUser      = "its sender is of another user, and everybody can find an abstract address"
-	strangeUnknown   = "its sender is not known to be of this generation"
+	strangeUser      = "its sender is another user, and any user can send to an abstract address"
+	strangeUnknown   = "its sender is not known to belong to this generation"
 )
 
-// strange returns why a message on the sockets of generation n does not count; empty: it does. The name of the socket's file keeps it
-// from other users, but not from the processes of other generations, which may have the user that can list the directory. So a sender
-// that can be looked up has to be known for one of the generation, unless it sent on the pair: to have that is proof enough. A
-// sender that has ended cannot be looked up, and is fine, except at an abstract address, which everybody can find: there it has to be of
-// crank's own user, root, or a user that the generation runs as, who could do worse to it. It blocks like Owner.
+// strange returns why a message on the sockets of generation n does not count; empty: it does. The name of the socket's file hides it
+// from other users, but not from the processes of other generations, which may run as a user that can list the directory. So a sender
+// that can be looked up must be known to belong to the generation, unless it sent on the pair: having that is proof enough. A
+// sender that has ended cannot be looked up, and is accepted, except at an abstract address, which anybody can find: there it must have
+// been crank's own user, root, or a user that the generation runs as, which could kill it as well. It blocks like Owner.
 func (l *Launcher) strange(n int, from notify.Sender) string {
 	switch from.PID {
 	case 0:
@@ -71,7 +71,7 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 		return "its sender belongs to generation " + strconv.Itoa(owner)
 	case from.Inherited:
 		return ""
-	case runs(from.PID): // after Owner, which finds none either if the sender ends meanwhile
+	case runs(from.PID): // checked after Owner, which finds none either if the sender ends meanwhile
 		return strangeUnknown
 	case from.Abstract && from.UID != os.Geteuid() && from.UID != 0 && (own == nil || !own.runsAs(from.UID)):
 		return strangeUser
@@ -79,7 +79,7 @@ func (l *Launcher) strange(n int, from notify.Sender) string {
 	return ""
 }
 
-// usersAge is how long the users of a generation are remembered, so that a flood of messages does not have crank look for each.
+// usersAge is how long the users of a generation are remembered, so that a flood of messages does not cause a flood of lookups.
 const usersAge = 100 * time.Millisecond
 
 // users are the real user ids of the processes of a generation.
@@ -102,13 +102,13 @@ func (ch *child) runsAs(uid int) bool {
 	return ch.users.found[uid]
 }
 
-// runs reports whether there is a process, as far as /proc shows it, that has not ended.
+// runs reports whether /proc shows a process that has not ended.
 func runs(pid int) bool {
 	e, ok := proc.Lookup(pid)
 	return ok && !e.Zombie
 }
 
-// refuse counts a message that does not count, and logs why.
+// refuse counts and logs a refused message.
 func (ch *child) refuse(from notify.Sender, m notify.Message, why string) {
 	ch.l.cfg.Observe(m.Keys, true)
 	facts := []any{"generation", ch.generation, "sender", from.PID, "uid", from.UID, "program", proc.Name(from.PID), "cause", why}
@@ -117,5 +117,5 @@ func (ch *child) refuse(from notify.Sender, m notify.Message, why string) {
 		return
 	}
 	logging.Warn(ch.l.cfg.Log, "notify message refused", append(facts,
-		"hint", "a daemon of the app has to keep CRANK_NAME and CRANK_GENERATION in its environment, or to write to NOTIFY_FD")...)
+		"hint", "a daemon of the app must keep CRANK_NAME and CRANK_GENERATION in its environment, or write to NOTIFY_FD")...)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/crankctl/crank/test/root"
 )
 
-// daemonised is the variable that turns this test binary into a daemon that waits for a socket which matches the pattern, sends READY=1 to
-// it, tells the test its pid through OUT, and lives on.
+// daemonised is the variable that turns this test binary into a daemon that waits for a socket matching the pattern, sends READY=1 to
+// it, tells the test its pid through OUT, and keeps running.
 const daemonised = "LAUNCH_TEST_DAEMON"
 
 func beDaemon(pattern string) error {
@@ -44,7 +44,7 @@ func beDaemon(pattern string) error {
 	return errors.New("no socket matches " + pattern)
 }
 
-// daemonFor starts beDaemon from generation n as daemons start: forked twice, in a session of its own, and with this environment alone.
+// daemonFor starts beDaemon from generation n the way daemons start: forked twice, in a session of its own, and with only this environment.
 func (b *bench) daemonFor(n int, pattern, variables string) (*child, *lines) {
 	b.t.Helper()
 	self, err := os.Executable()
@@ -55,8 +55,8 @@ func (b *bench) daemonFor(n int, pattern, variables string) (*child, *lines) {
 		"SELF="+self, "VARIABLES="+variables+" "+daemonised+"="+pattern)
 }
 
-// TestDaemonSpeaksForAnother: a daemon of one generation, which nothing but its descent tells apart, finds the path of the next one's
-// socket. Neither it nor anybody else whom crank does not know for a process of that generation says READY there.
+// TestDaemonSpeaksForAnother: a daemon of one generation, identified only by its ancestry, finds the path of the next one's
+// socket. READY counts neither from it nor from any other process that crank does not know to belong to that generation.
 func TestDaemonSpeaksForAnother(t *testing.T) {
 	refused := make(chan bool, 10)
 	b := newBench(t, func(c *Config) { c.Observe = func(_ []string, r bool) { refused <- r } })
@@ -65,20 +65,20 @@ func TestDaemonSpeaksForAnother(t *testing.T) {
 	daemon := out.number()
 	select {
 	case s := <-b.notices:
-		t.Errorf("it said %+v for generation %d", s.message, s.generation)
+		t.Errorf("message %+v counted for generation %d", s.message, s.generation)
 	case r := <-refused:
 		if !r {
-			t.Errorf("it said READY for generation 2: %+v", (<-b.notices).message)
+			t.Errorf("READY counted for generation 2: %+v", (<-b.notices).message)
 		}
 	case <-time.After(patience):
-		t.Fatal("nothing came")
+		t.Fatal("no message received")
 	}
 	b.kill(daemon)
 	b.end(two)
 	b.end(one)
 }
 
-// TestDaemonSpeaks: a daemon that has left its group, its session and its parents speaks for its generation if its environment says so.
+// TestDaemonSpeaks: a daemon that has left its group, its session and its parents counts for the generation named in its environment.
 func TestDaemonSpeaks(t *testing.T) {
 	for name, c := range map[string]struct {
 		variables string
@@ -113,15 +113,15 @@ func (b *bench) kill(pid int) {
 	b.reap(pid)
 }
 
-// TestVoidMessages: nothing in a datagram with a NUL byte inside counts, whichever socket it came by. Each one is counted as refused, and
-// a generation's first is logged.
+// TestVoidMessages: a datagram with a NUL byte inside has no effect on either socket. Each one is counted as refused, and
+// the first of each generation is logged.
 func TestVoidMessages(t *testing.T) {
 	var logged []string
 	refused := make(chan bool, 10)
 	b := newBench(t, func(c *Config) {
 		c.Observe = func(_ []string, r bool) { refused <- r }
 		c.Log = funcr.New(func(_, line string) {
-			if strings.Contains(line, "notify message is void") {
+			if strings.Contains(line, "invalid notify message ignored") {
 				logged = append(logged, line)
 			}
 		}, funcr.Options{})
@@ -142,12 +142,12 @@ func TestVoidMessages(t *testing.T) {
 		select {
 		case r := <-refused:
 			if !r {
-				t.Error("a void message counts")
+				t.Error("an invalid message counted")
 			}
 		case s := <-b.notices:
-			t.Fatalf("it has an effect: %+v", s.message)
+			t.Fatalf("it took effect: %+v", s.message)
 		case <-time.After(patience):
-			t.Fatal("it is not counted")
+			t.Fatal("it was not counted")
 		}
 	}
 	b.idle(ch)

@@ -15,7 +15,7 @@ import (
 // NotifyDir makes the directory for the notify sockets of an instance, and clears it of what a crank
 // that was killed has left there. Others may pass through it to a name that they know, so that an app
 // that drops privileges reaches its socket, but not list it. Whether they reach the directory is another matter: see closedDirectory.
-// A directory that crank has not made is left alone: an error.
+// A directory that crank did not create is left alone, and is an error.
 //
 // All is done to the directory that was opened and looked at: who can write to prefix may put another one, or a link, in its
 // place at any moment.
@@ -83,8 +83,8 @@ func removeNotifyDir(path string) {
 // notifyDirMode is the mode of the directory, and its mark.
 const notifyDirMode = 0o711
 
-// entriesOfNotifyDir returns what is in the directory, or an error unless all of it looks as crank leaves it. An app may have a directory of
-// the same name, whose mode is its own affair. Kubernetes gives the group of a volume all rights (fsGroup).
+// entriesOfNotifyDir lists the directory, or returns an error unless all of it looks as crank leaves it. An app may have a directory of
+// the same name, with any mode. Kubernetes gives the group of a volume all permissions (fsGroup).
 func entriesOfNotifyDir(dir *os.File) ([]os.DirEntry, error) {
 	info, err := dir.Stat()
 	if err != nil {
@@ -95,23 +95,23 @@ func entriesOfNotifyDir(dir *os.File) ([]os.DirEntry, error) {
 		return nil, err
 	}
 	if info.Mode().Perm()|0o060 != notifyDirMode|0o060 || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Type() != os.ModeSocket }) {
-		return nil, fmt.Errorf("%s was not made by crank: remove it, or choose another -name or -prefix", dir.Name())
+		return nil, fmt.Errorf("%s was not created by crank: remove it, or choose another -name or -prefix", dir.Name())
 	}
 	return entries, nil
 }
 
-// closedDirectory returns the first directory that others may not pass through (others have no x permission) on the way to dir; empty:
-// none. The owner and the group of a directory do not matter, since the app may become any user. Access control lists are not looked at.
+// closedDirectory returns the first directory on the way to dir that others may not search (they have no x permission); empty:
+// none. The owner and the group of a directory do not matter, since the app may become any user. Access control lists are ignored.
 func closedDirectory(dir string) string { return closed(dir, maxLinks) }
 
-// maxLinks is how many symbolic links the kernel follows on one way: path_resolution(7).
+// maxLinks is how many symbolic links the kernel follows in one path: path_resolution(7).
 const maxLinks = 40
 
 func closed(path string, links int) string {
 	for ; ; path = filepath.Dir(path) {
 		info, err := os.Lstat(path)
 		switch {
-		case err != nil: // who uses the path is told
+		case err != nil: // using the path reports the error
 		case info.Mode()&os.ModeSymlink != 0 && links > 0:
 			target, _ := os.Readlink(path)
 			if !filepath.IsAbs(target) {

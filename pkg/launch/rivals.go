@@ -12,17 +12,17 @@ import (
 	"github.com/crankctl/crank/pkg/sockets"
 )
 
-// With SO_REUSEPORT the kernel divides the clients of a port between all sockets that are bound to it. If the app binds one of its own, and
-// does not accept on crank's, those that the kernel gives to crank's are never answered.
+// With SO_REUSEPORT the kernel splits the clients of a port between all sockets bound to it. If the app binds its own socket, and
+// does not accept on crank's, the clients that the kernel gives to crank's socket are never answered.
 //
-// So crank looks for such sockets when a generation becomes current, and less and less often after that. One of the current generation is
-// a warning. One of any other process may be intended (several instances on one port): it is a warning only if clients wait on crank's socket
+// So crank looks for such sockets when a generation becomes current, and then at growing intervals. A socket of the current generation is
+// a warning. A socket of any other process may be intended (several instances on one port): it is a warning only if clients wait on crank's socket
 // and nobody accepts them.
 
 const (
-	// unacceptedLimit is how long a queue may stay as long as it is before nobody seems to accept.
+	// unacceptedLimit is how long a queue may go without shrinking before crank assumes that nobody accepts.
 	unacceptedLimit = 3 * time.Second
-	// firstLook is the time between the first two looks. Each later one takes twice as long.
+	// firstLook is the interval between the first two looks. Each later one is twice as long.
 	firstLook = time.Second
 )
 
@@ -37,34 +37,34 @@ type rivals struct {
 
 	looking atomic.Bool // at most one goroutine at a time
 	mu      sync.Mutex
-	warned  map[*sockets.Socket]int // the generation that the last warning was about
+	warned  map[*sockets.Socket]int // the generation of the last warning
 }
 
 // queue is what waits on a socket.
 type queue struct {
 	length int
-	since  time.Time // from then on it was never empty, and never shorter than before
+	since  time.Time // since then it was never empty, and never shrank
 }
 
 func newRivals(l *Launcher) *rivals {
 	return &rivals{l: l, queues: map[*sockets.Socket]*queue{}, warned: map[*sockets.Socket]int{}}
 }
 
-// promoted starts anew for the generation that became current.
+// promoted starts over for the generation that became current.
 func (r *rivals) promoted(generation int, now time.Time) {
 	r.generation, r.interval, r.next = generation, firstLook, now
 	clear(r.queues)
 	r.tick(now)
 }
 
-// gone is called when the main process of a generation has ended: nobody has to accept until another is current.
+// gone is called when the main process of a generation has ended: until another is current, nobody is expected to accept.
 func (r *rivals) gone(generation int) {
 	if r.generation == generation {
 		r.generation = 0
 	}
 }
 
-// tick looks if it is time, or if nobody seems to accept. It does not block.
+// tick starts a look if one is due, or if nobody seems to accept. It does not block.
 func (r *rivals) tick(now time.Time) {
 	if r.generation == 0 {
 		return
@@ -106,11 +106,11 @@ func (r *rivals) observe(now time.Time) (shareable bool, stuck map[*sockets.Sock
 	return shareable, stuck
 }
 
-// look warns of each socket with rivals, once for each generation. It runs on a goroutine of its own.
+// look warns of each socket with rivals, once for each generation. It runs in its own goroutine.
 func (r *rivals) look(generation int, stuck map[*sockets.Socket]int) {
 	found, err := r.l.sockets.Rivals()
 	if err != nil {
-		r.l.cfg.Log.V(1).Info("cannot look for other sockets on the same port", "cause", err.Error())
+		r.l.cfg.Log.V(1).Info("search for sockets on shared ports failed", "cause", err.Error())
 	}
 	found = slices.DeleteFunc(found, func(rival sockets.Rival) bool { return r.hasWarned(rival.Socket, generation) })
 	if len(found) == 0 {
@@ -120,15 +120,15 @@ func (r *rivals) look(generation int, stuck map[*sockets.Socket]int) {
 	for _, rival := range found {
 		inodes = append(inodes, rival.Other.Inode)
 	}
-	pids, _ := listening.Holders(inodes) // as many as can be seen
+	pids, _ := listening.Holders(inodes) // those that crank may see
 	for _, rival := range found {
 		if pid := pids[rival.Other.Inode]; pid != 0 && r.l.Owner(pid) == generation {
-			r.warn("app listens on a socket of its own", rival, generation, pid)
+			r.warn("app bound the shared port itself", rival, generation, pid)
 		}
 	}
 	for _, rival := range found {
 		if waiting, nobody := stuck[rival.Socket]; nobody {
-			r.warn("nobody accepts; another socket listens", rival, generation, pids[rival.Other.Inode], "waiting", waiting)
+			r.warn("clients not accepted; another socket is listening", rival, generation, pids[rival.Other.Inode], "waiting", waiting)
 		}
 	}
 }
@@ -154,8 +154,8 @@ func (r *rivals) warn(message string, rival sockets.Rival, generation, pid int, 
 	r.warned[s] = generation
 }
 
-// cause says why clients are lost, and what to do.
+// cause explains why clients are lost, and what to do.
 func (r *rivals) cause(s *sockets.Socket) string {
 	fd := 3 + slices.Index(r.l.sockets.Sockets(), s)
-	return fmt.Sprintf("both share the port (SO_REUSEPORT), and the kernel gives each a part of the clients: take descriptor %d (LISTEN_FDS) instead, or drop its -bind", fd)
+	return fmt.Sprintf("both sockets share the port (SO_REUSEPORT) and the kernel splits the clients between them: use descriptor %d (LISTEN_FDS), or remove its -bind", fd)
 }

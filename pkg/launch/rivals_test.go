@@ -43,7 +43,7 @@ func TestRivalOfAnother(t *testing.T) {
 			t.Fatalf("%+v: got %q", test, log)
 		}
 	}
-	for _, want := range []string{"nobody accepts; another socket listens", `"waiting"=7`, fmt.Sprintf(`"pid"=%d`, os.Getpid()), "take descriptor 3"} {
+	for _, want := range []string{"clients not accepted; another socket is listening", `"waiting"=7`, fmt.Sprintf(`"pid"=%d`, os.Getpid()), "use descriptor 3"} {
 		if !strings.Contains(log[0], want) {
 			t.Errorf("got %s, want %s", log[0], want)
 		}

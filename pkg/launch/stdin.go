@@ -9,7 +9,7 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// livesAlone reports whether no generation but n lives. Leftover processes count.
+// livesAlone reports whether no other generation than n is alive. Leftover processes count.
 func (l *Launcher) livesAlone(n int) bool {
 	for other := range l.children {
 		if other != n {
@@ -19,8 +19,8 @@ func (l *Launcher) livesAlone(n int) bool {
 	return true
 }
 
-// stdin returns the descriptor that becomes the stdin of a generation. It is crank's own for one that lives alone: two would take the input
-// from each other, and no descriptor of a process that runs can be replaced.
+// stdin returns the descriptor that becomes the stdin of a generation. It is crank's own if that one runs alone: two would take input
+// from each other, and no descriptor of a running process can be replaced.
 func (l *Launcher) stdin(n int, alone bool) int {
 	held := l.sockets.Sockets()
 	switch {
@@ -46,18 +46,18 @@ func (l *Launcher) warnOfStdin(n int) {
 		return
 	}
 	l.warnedOfStdin = true
-	logging.Warn(l.cfg.Log, "stdin left to older generation", "generation", n, "stdin", kind,
-		"advice", "end an app that reads stdin before the next one starts: crankctl kill, with -restart always")
+	logging.Warn(l.cfg.Log, "stdin kept by older generation", "generation", n, "stdin", kind,
+		"advice", "restart an app that reads stdin instead of swapping it: use -restart always and crankctl kill")
 }
 
-// hasTerminal reports whether crank can hand over the terminal: it is in the foreground, or would be, if its own process group were not of
-// an outer pid namespace and could be given back what a generation had that is over.
+// hasTerminal reports whether crank can hand over the terminal: crank is in the foreground, or the foreground is a group that has ended and
+// that crank could not take it back from, since crank's own process group has no id in its pid namespace.
 func (l *Launcher) hasTerminal() bool {
 	return l.cfg.Terminal && (linux.HasForeground(stdin) || l.terminalStuck && isOver(linux.Foreground(stdin)))
 }
 
-// offerTerminal gives the terminal to a generation that was started in the background, once a shell has brought crank to the foreground,
-// and continues it: TTIN or TTOU may have stopped it when it used the terminal before.
+// offerTerminal hands the terminal to a generation that was started in the background, once a shell has brought crank to the foreground,
+// and continues it: TTIN or TTOU may have stopped it when it used the terminal earlier.
 func (l *Launcher) offerTerminal() {
 	ch := l.inBackground
 	if ch == nil || !linux.HasForeground(stdin) {
@@ -66,16 +66,16 @@ func (l *Launcher) offerTerminal() {
 	l.inBackground = nil
 	group := ch.launched.PID()
 	if err := linux.GiveTerminal(stdin, group); err != nil {
-		l.cfg.Log.V(1).Info("the app does not get the terminal", "generation", ch.generation, "cause", err.Error())
+		l.cfg.Log.V(1).Info("terminal not handed over", "generation", ch.generation, "cause", err.Error())
 		return
 	}
 	l.terminalGroup = group
 	_ = ch.launched.SignalGroup(syscall.SIGCONT) // nothing of it may be left
 }
 
-// returnTerminal gives crank the terminal's foreground back, so that Ctrl-C goes on to mean something and the next generation can have it.
-// The foreground may have got from the generation to another process group of which nothing is left, such as a job of a shell's. It is
-// left to processes that live, such as the shell that has put crank in the background.
+// returnTerminal takes the terminal's foreground back for crank, so that Ctrl-C keeps working and the next generation can have it.
+// The foreground may have passed from the generation to another process group that has ended, such as a shell's job. It is
+// left to live processes, such as a shell that has put crank in the background.
 func (l *Launcher) returnTerminal() {
 	if l.terminalGroup == 0 {
 		return
@@ -87,11 +87,11 @@ func (l *Launcher) returnTerminal() {
 	err := linux.TakeTerminal(stdin)
 	l.terminalStuck = err != nil
 	if err != nil {
-		l.cfg.Log.V(1).Info("the terminal does not come back", "cause", err.Error())
+		l.cfg.Log.V(1).Info("terminal not recovered", "cause", err.Error())
 	}
 }
 
-// returnTerminal gives it back if this is the generation that was given it.
+// returnTerminal takes it back if this is the generation that has it.
 func (ch *child) returnTerminal() {
 	if ch.l.inBackground == ch {
 		ch.l.inBackground = nil
@@ -101,12 +101,12 @@ func (ch *child) returnTerminal() {
 	}
 }
 
-// isOver reports whether no process of a group is left, but for zombies.
+// isOver reports whether a process group consists of zombies at most.
 func isOver(group int) bool {
 	if linux.IsEmptyGroup(group) {
 		return true
 	}
-	zombies, _ := proc.Processes() // others may be hidden (proc(5), hidepid), but not from who sees the zombies
+	zombies, _ := proc.Processes() // others may be hidden (proc(5), hidepid), but not if the zombies are visible
 	maps.DeleteFunc(zombies, func(_ int, e proc.Entry) bool { return e.Group != group })
 	for _, e := range zombies {
 		if !e.Zombie {

@@ -9,7 +9,7 @@ import (
 	"github.com/crankctl/crank/pkg/proc"
 )
 
-// TestIsOver: a process group is over when nothing but zombies is left of it.
+// TestIsOver: a process group is over when only zombies are left of it.
 func TestIsOver(t *testing.T) {
 	cmd := exec.Command("sleep", "1000")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

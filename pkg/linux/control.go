@@ -10,14 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrLocked is what LockFile's error wraps if another process has had the lock all the time.
+// ErrLocked is wrapped by LockFile's error if another process held the lock all the time.
 var ErrLocked = errors.New("locked by another process")
 
-// LockFile takes an exclusive lock (flock(2)) on a file at path, which it makes if need be. It waits
-// for at most limit, and returns what removes the file and releases the lock. The lock ends with the
+// LockFile takes an exclusive lock (flock(2)) on a file at path, which it creates if necessary. It waits
+// for at most limit, and returns a function that removes the file and releases the lock. The lock ends with the
 // process, which then leaves an empty file behind.
 //
-// Whoever can open a file, for reading too, can lock it. So the file has mode 0600, and one that
+// Anyone who can open a file, even for reading, can lock it. So the file has mode 0600, and one that
 // another user may have opened is an error, as is anything that is not an empty regular file.
 func LockFile(path string, limit time.Duration) (release func() error, err error) {
 	for deadline := time.Now().Add(limit); ; {
@@ -36,7 +36,7 @@ func LockFile(path string, limit time.Duration) (release func() error, err error
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%s: %w", path, ErrLocked)
 		}
-		time.Sleep(5 * time.Millisecond) // a flock(2) that waits cannot be given a limit
+		time.Sleep(5 * time.Millisecond) // a blocking flock(2) has no timeout
 	}
 }
 
@@ -59,7 +59,7 @@ func openLockFile(path string) (*os.File, error) {
 	return file, nil
 }
 
-// isAt reports whether path still leads to the file: who had the lock before has removed it.
+// isAt reports whether path still leads to the file: the previous holder removes it.
 func isAt(file *os.File, path string) bool {
 	info, err := file.Stat()
 	now, nowErr := os.Lstat(path)

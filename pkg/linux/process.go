@@ -36,7 +36,7 @@ func WaitAny() (pid int, status WaitStatus, more bool, err error) {
 	return pid, status, err == nil, os.NewSyscallError("wait4", err)
 }
 
-// CanSetUser reports whether this process may become any user (CAP_SETUID, capabilities(7)), and so what it starts.
+// CanSetUser reports whether this process, and so its children, may become any user (CAP_SETUID, capabilities(7)).
 func CanSetUser() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -182,9 +182,9 @@ func MonotonicUsec() int64 {
 	return ts.Nano() / 1000
 }
 
-// CPULimit returns the soft limit of this process's CPU time in seconds (RLIMIT_CPU); ok is false where there is none.
+// CPULimit returns the soft limit of this process's CPU time in seconds (RLIMIT_CPU); ok is false if there is none.
 //
-// At the limit the kernel sends XCPU, and again each second, and raises the limit by a second with each
+// At the limit the kernel sends XCPU, then again each second, and raises the limit by a second each time
 // (kernel/time/posix-cpu-timers.c, check_process_timers).
 func CPULimit() (seconds uint64, ok bool) {
 	var limit unix.Rlimit
@@ -201,7 +201,7 @@ func CPUTime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// StopVirtualTimer stops a timer that sends VTALRM when this process has used some CPU time. execve preserves it (setitimer(2)).
+// StopVirtualTimer stops the timer that sends VTALRM after some CPU time of this process. execve preserves it (setitimer(2)).
 func StopVirtualTimer() {
 	_, _ = unix.Setitimer(unix.ItimerVirtual, unix.Itimerval{}) // cannot fail: the timer exists and the value is valid
 }

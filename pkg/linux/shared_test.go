@@ -50,7 +50,7 @@ func TestOwnerOfSmallGroup(t *testing.T) {
 	}
 }
 
-// TestRenames: neither loses a file.
+// TestRenames: neither kind of rename loses a file.
 func TestRenames(t *testing.T) {
 	dir := t.TempDir()
 	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")

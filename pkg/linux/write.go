@@ -39,7 +39,7 @@ func signalSet(signals ...unix.Signal) (set unix.Sigset_t) {
 	return set
 }
 
-// takePending takes a blocked signal that is pending, if there is one. The kernel sends XFSZ to the thread that writes, and takes what
+// takePending consumes a blocked pending signal, if there is one. The kernel sends XFSZ to the writing thread, and dequeues what
 // is pending for a thread before what is pending for the process (kernel/signal.c, dequeue_signal). Nothing is pending where EFBIG has
 // another cause, such as the largest file of the file system.
 func takePending(signal unix.Signal) {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestWithoutSignals: no signal comes of a write at the limit of file sizes, but of a plain write, and of kill(2).
+// TestWithoutSignals: a write at the file size limit raises no signal, but a plain write and kill(2) do.
 func TestWithoutSignals(t *testing.T) {
 	if path := os.Getenv("CRANK_TEST_WRITE"); path != "" {
 		if err := writeAtTheLimit(path); err != nil {
@@ -54,7 +54,7 @@ func writeAtTheLimit(path string) error {
 		if err := c.do(); !errors.Is(err, syscall.EFBIG) {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		// The runtime delivers signals that are there in the order of their numbers.
+		// The runtime delivers pending signals in the order of their numbers.
 		if err := errors.Join(syscall.Kill(os.Getpid(), syscall.SIGWINCH), expect(came, append(c.want, syscall.SIGWINCH)...)); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -62,7 +62,7 @@ func writeAtTheLimit(path string) error {
 	return nil
 }
 
-// expect blocks until these signals have come.
+// expect blocks until these signals have arrived.
 func expect(came <-chan os.Signal, want ...os.Signal) error {
 	for _, signal := range want {
 		if got := <-came; got != signal {

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Holders returns, for each socket by its inode, a process that has it among its descriptors (proc_pid_fd(5)), as far as one is found. It reads
-// those of all processes once, and skips processes that it may not read.
+// Holders returns, for each socket by its inode, a process that has it among its descriptors (proc_pid_fd(5)), if one is found. It reads
+// the descriptors of all processes once, and skips processes that it may not read.
 func Holders(inodes []uint64) (pids map[uint64]int, err error) {
 	pids = map[uint64]int{}
 	err = eachName("/proc", func(name string) (more bool) {
@@ -29,8 +29,8 @@ func Holders(inodes []uint64) (pids map[uint64]int, err error) {
 	return pids, err
 }
 
-// Holds returns which of the inodes are sockets of the processes, and an error for what could not be read. A process
-// that is gone holds nothing.
+// Holds returns which of the inodes are sockets of the processes, and an error for those that could not be read. A process
+// that has ended holds none.
 func Holds(pids []int, inodes []uint64) (held map[uint64]bool, unreadable error) {
 	held = map[uint64]bool{}
 	for _, pid := range pids {

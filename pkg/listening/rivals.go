@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// Rivals returns the other sockets that can receive what is sent to the socket with an inode, of TCP (which listens) or UDP: they are
-// bound to the same port, and to the same address or one that includes it, or is included. v6only is the socket's IPV6_V6ONLY; the table
-// does not show that of the others: they are assumed to serve IPv4. There are none if the socket is of another network namespace.
+// Rivals returns the other sockets that can receive what is sent to the TCP (listening) or UDP socket with an inode: they are
+// bound to the same port, and to the same address or one that includes it or is included in it. v6only is the socket's IPV6_V6ONLY; the table
+// does not show that of the others: they are assumed to serve IPv4. There are none if the socket is in another network namespace.
 //
-// The kernel permits it if all of them have SO_REUSEPORT and the same user (socket(7)). For UDP it reads the whole table.
+// The kernel permits this if all of them have SO_REUSEPORT and the same user (socket(7)). For UDP, Rivals reads the whole table.
 func Rivals(network string, port uint16, inode uint64, v6only bool) ([]Socket, error) {
 	p, wholes := tcp, []bool{false, true} // see On
 	if network == "udp" {
@@ -30,7 +30,7 @@ func Rivals(network string, port uint16, inode uint64, v6only bool) ([]Socket, e
 	return nil, nil
 }
 
-// overlap reports whether something can be sent to both.
+// overlap reports whether a packet can be sent to both.
 func overlap(own, other netip.Addr, v6only bool) bool {
 	switch {
 	case own == other:

@@ -171,7 +171,7 @@ func (w *Writer) sayLost(n int64) {
 	w.mu.Unlock()
 }
 
-// write reports whether the whole line is written. A reader that is gone (EPIPE), a full disk or a file that must not grow (EFBIG)
+// write reports whether the whole line is written. A closed pipe (EPIPE), a full disk or the file size limit (EFBIG)
 // costs this line alone: the next one is tried again.
 func (w *Writer) write(line []byte) bool {
 	_, err := w.to.Write(line)

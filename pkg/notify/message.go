@@ -59,13 +59,13 @@ type Message struct {
 	Barrier                    bool
 	Failed                     string // why the app cannot start, as Status; "": it did not say so
 
-	Void string // why the whole datagram counts for nothing, and then the only field; "": it counts
+	Void string // why the whole datagram is ignored, in which case no other field is set; "": it is not
 
 	Keys      []string // the understood keys with a sensible value, each once
 	Malformed int      // lines that are no KEY=value, or have a value that makes no sense
 }
 
-// Why a datagram is void.
+// Why a datagram is void: ignored as a whole.
 const (
 	voidNUL  = "it has a NUL byte inside"
 	voidLong = "it is longer than 64 KiB"

@@ -15,7 +15,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// MaxDatagram is the length in bytes of the longest datagram that is read; longer ones are void.
+// MaxDatagram is the maximum length of a datagram in bytes; longer ones are void.
 const MaxDatagram = 64 << 10
 
 // maxPath is the longest path of a unix socket, without the zero at its end: unix(7).
@@ -126,7 +126,7 @@ func (r *Receiver) CloseAppEnd() {
 
 // Serve starts to receive, and returns at once. handle is called for one message at a time, in the
 // order of each socket; while it blocks nothing is read, and soon the app's writes block too. An empty
-// datagram is no message; of a void one handle is told why. Descriptors sent along are closed concurrently; those of a BARRIER=1 are closed
+// datagram is not a message; for a void one handle gets the reason. Descriptors sent along are closed concurrently; those of a BARRIER=1 are closed
 // after handle: their sender then knows that all it sent on that socket before was handled.
 func (r *Receiver) Serve(handle func(Sender, Message)) {
 	for _, socket := range r.sockets {

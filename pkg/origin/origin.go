@@ -32,7 +32,7 @@ var (
 // Nofile returns the RLIMIT_NOFILE that crank was started with; ok is false where it is unknown.
 func Nofile() (l Limit, ok bool) { return nofile, nofileOK }
 
-// CPU returns the RLIMIT_CPU that crank was started with, which the kernel raises when crank reaches it; ok is false where it is unknown.
+// CPU returns the RLIMIT_CPU that crank was started with, which the kernel raises when crank reaches it; ok is false if it is unknown.
 func CPU() (l Limit, ok bool) { return cpu, cpuOK }
 
 // prlimit64 is the system call's number; package syscall must not be imported here.

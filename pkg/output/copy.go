@@ -33,9 +33,9 @@ type stream struct {
 // sink is where run writes.
 type sink interface {
 	io.WriteCloser
-	// deadline returns until when run may wait for more; zero: as long as it likes.
+	// deadline returns until when run may wait for more; zero: without a deadline.
 	deadline() time.Time
-	// overdue is called when nothing has come by then, or by an earlier deadline.
+	// overdue is called if nothing has arrived by then, or by an earlier deadline.
 	overdue()
 }
 
@@ -104,7 +104,7 @@ func (s *stream) run(to sink) {
 	}
 }
 
-// next waits for something to read, and tells to when that takes too long. The error is io.EOF when there will be nothing more.
+// next waits for something to read, and calls to.overdue at the deadline. The error is io.EOF at the end of the input.
 func (s *stream) next(chunk []byte, to sink) (n int, err error) {
 	raw, err := s.read.SyscallConn()
 	if err != nil {
@@ -122,7 +122,7 @@ func (s *stream) next(chunk []byte, to sink) (n int, err error) {
 		})
 		switch {
 		case errors.Is(waited, os.ErrDeadlineExceeded):
-			// Also if finish has ended the wait: once more, for what came until then.
+			// Also if finish has ended the wait: read once more, for what has arrived until then.
 			s.read.SetReadDeadline(time.Time{})
 			to.overdue()
 		case waited != nil || err != nil || n == 0:

@@ -9,20 +9,20 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// Destination is crank's own stdout or stderr, to which the generations and crank's log write, each with a Writer of its own.
+// Destination is crank's own stdout or stderr, written to by the generations and crank's log, each with its own Writer.
 type Destination struct {
 	fd   int
 	line *line
 	lost atomic.Int64
 }
 
-// line is the last line of the file that one or two Destinations are.
+// line is the last line of the file behind one or two Destinations.
 type line struct {
 	mu     sync.Mutex // held while one Write is under way
-	openBy *Writer    // who may continue it; nil: it is complete
+	openBy *Writer    // may continue it; nil: it is complete
 }
 
-// nobody continues a line of which a part is lost.
+// nobody is the owner of a line of which a part was lost: it is not continued.
 var nobody = new(Writer)
 
 // Destinations returns those of two descriptors, which stay the caller's. If both are the same file, as
@@ -41,18 +41,18 @@ func sameFile(a, b int) bool {
 	return syscall.Fstat(a, &sa) == nil && syscall.Fstat(b, &sb) == nil && sa.Dev == sb.Dev && sa.Ino == sb.Ino
 }
 
-// Writer is one of those that write to a Destination. If another one has left a line unfinished, it starts a new line. Several goroutines
+// Writer is one of the writers to a Destination. If another Writer has left a line unfinished, it starts a new line. Several goroutines
 // may use it.
 type Writer struct {
 	to     *Destination
-	onLoss func(cause error) // called when something could not be written; nil: nobody asks
+	onLoss func(cause error) // called when something could not be written; may be nil
 }
 
 // Writer returns a new Writer.
 func (d *Destination) Writer() *Writer { return &Writer{to: d} }
 
 // Write blocks until all of p is written, also where whoever shares the descriptor has made it
-// non-blocking. Nothing of another Writer comes between its bytes. It returns an error if nobody reads, the disk is full or the like; the
+// non-blocking. No other Writer's output comes between its bytes. It returns an error if nobody reads, the disk is full or the like; the
 // rest of p is then counted as lost. The next Write tries again.
 func (w *Writer) Write(p []byte) (n int, err error) { return w.writeAll(p) }
 

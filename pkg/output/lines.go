@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// holdFor is how long the start of a line waits for the rest of it: long enough for an app that is writing it, and short for somebody who
-// reads a prompt or dots.
+// holdFor is how long the start of a line waits for the rest: long enough for an app that is still writing it, and short for somebody who
+// watches a prompt or a progress display.
 const holdFor = 500 * time.Millisecond
 
-// lines passes on what it is given byte for byte, in whole lines: a line of up to MaxLine bytes that comes within holdFor is given to the
-// destination in one piece, so nothing comes between its bytes. The start of one that does not come in time, or that has become longer,
+// lines passes its input on byte for byte, in whole lines: a line of up to MaxLine bytes that is complete within holdFor is given to the
+// destination in one piece, so nothing comes between its bytes. The start of a line that is not complete in time, or is longer,
 // is passed on as it is.
 type lines struct {
 	to      *Writer
-	partial []byte    // a line without its end yet
-	until   time.Time // how long partial may be held; zero: nobody has waited for the rest yet
+	partial []byte    // a line without its end so far
+	until   time.Time // how long partial may be held; zero: not yet determined
 }
 
 // Write never fails: what cannot be written is lost, and counted by the destination.
@@ -46,7 +46,7 @@ func (l *lines) deadline() time.Time {
 
 // overdue implements sink.
 func (l *lines) overdue() {
-	if !l.until.IsZero() && !time.Now().Before(l.until) { // or it is an earlier deadline, of a line that has come since
+	if !l.until.IsZero() && !time.Now().Before(l.until) { // otherwise the deadline was that of an earlier line
 		l.send(nil)
 	}
 }

@@ -120,7 +120,7 @@ func (u *unfinished) writes(w io.Writer, text, arrives string) {
 	}
 }
 
-// TestUnfinishedLine: it is passed on after a while; the log starts a new line then, and the app's rest as well.
+// TestUnfinishedLine: it is passed on after a while; then the log starts a new line, and so does the rest from the app.
 func TestUnfinishedLine(t *testing.T) {
 	u := newUnfinished(t)
 	u.writes(u.app, "one\nwork", "one\nwork")
@@ -136,7 +136,7 @@ func TestUnfinishedLine(t *testing.T) {
 	u.writes(other, "four\n", "four\n")
 }
 
-// TestLastLine: nothing is added to one that has no end, and what others write after it starts a new line.
+// TestLastLine: nothing is added to a last line without a newline, and what others write after it starts a new line.
 func TestLastLine(t *testing.T) {
 	out := newReader(t).begin()
 	s := start(t, Auto, out, out)
@@ -179,7 +179,7 @@ func TestClosePassesUnfinishedOn(t *testing.T) {
 	}
 }
 
-// TestEndlessLine: an app that never ends its line holds up nobody, whether it writes much or little.
+// TestEndlessLine: an app that never ends its line delays no other writer, whether it writes much or little.
 func TestEndlessLine(t *testing.T) {
 	for name, chunk := range map[string]string{"much": strings.Repeat("x", 256<<10), "little": "x"} {
 		t.Run(name, func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestEndlessLine(t *testing.T) {
 					case <-stop:
 						stopped <- wrote
 						return
-					case <-time.After(time.Millisecond): // not to make this a busy loop
+					case <-time.After(time.Millisecond): // avoids a busy loop
 						n, _ := io.WriteString(u.app, chunk)
 						wrote += n
 					}
@@ -215,7 +215,7 @@ func TestEndlessLine(t *testing.T) {
 	}
 }
 
-// TestLongestLine: a line of MaxLine bytes stays whole, a longer one does not grow the memory.
+// TestLongestLine: a line of MaxLine bytes stays whole; a longer one does not use more memory.
 func TestLongestLine(t *testing.T) {
 	out := newReader(t)
 	_, stderr := Destinations(out.fd(), out.fd())
@@ -253,7 +253,7 @@ func TestLongestLine(t *testing.T) {
 	}
 }
 
-// TestLostRest: a line of which a part is lost is not continued.
+// TestLostRest: a line of which a part was lost is not continued.
 func TestLostRest(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -26,7 +26,7 @@ type Options struct {
 	Generation     int
 	Stdout, Stderr *Destination
 	KeepStderr     bool // for Auto: stderr is no terminal and there is a -bind
-	// OnLoss, unless nil, is called each time when something could not be written to one of them. It must not block.
+	// OnLoss, unless nil, is called each time something could not be written to one of them. It must not block.
 	OnLoss func(to *Destination, cause error)
 }
 

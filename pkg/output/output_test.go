@@ -358,7 +358,7 @@ func TestFlushIsBounded(t *testing.T) {
 		t.Errorf("tail %q", lines)
 	}
 	app.Close()
-	wait(t, s) // or the copy gets to a descriptor of the next test
+	wait(t, s) // otherwise the copy may reach a descriptor of the next test
 }
 
 // Nobody reads crank's stderr. The app waits as it would without crank, and loses nothing. Nor does it
@@ -589,7 +589,7 @@ func descriptors(t *testing.T) int {
 func BenchmarkCopy(b *testing.B) {
 	for name, lines := range map[string][]byte{
 		"lines":  bytes.Repeat([]byte(strings.Repeat("x", 99)+"\n"), 40),
-		"bursts": bytes.Repeat([]byte(strings.Repeat("x", 332)+"\n"), 600), // over the ends of what a pipe holds
+		"bursts": bytes.Repeat([]byte(strings.Repeat("x", 332)+"\n"), 600), // more than a pipe holds
 	} {
 		for _, mode := range []Mode{Auto, Tag} {
 			b.Run(string(mode)+"/"+name, func(b *testing.B) { benchmarkCopy(b, mode, lines) })

@@ -72,7 +72,7 @@ func (t *tagger) Write(chunk []byte) (int, error) {
 	return len(chunk), nil
 }
 
-// deadline implements sink: the end of a line may take any time.
+// deadline implements sink: a line may take any time to end.
 func (t *tagger) deadline() time.Time { return time.Time{} }
 
 // overdue implements sink.

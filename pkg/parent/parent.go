@@ -1,5 +1,5 @@
-// Package parent tells the service manager above crank how it is going, as sd_notify(3) has it: what a service manager acts upon or shows,
-// of crank, and of the app by way of crank.
+// Package parent reports to the service manager above crank, by sd_notify(3): what a service manager acts on or shows,
+// about crank, and about the app on its behalf.
 package parent
 
 import (
@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// statusInterval is how often a STATUS is sent for its own sake. One that came meanwhile follows, if it is still the newest.
+	// statusInterval is the minimum time between messages with only a STATUS. Of several in between, only the newest is sent.
 	statusInterval = time.Second
 	// sendTimeout is how long one message may wait for a manager that does not read, and how long crank then waits to try again.
 	sendTimeout = time.Second
@@ -30,7 +30,7 @@ type Notifier struct {
 	conn     net.Conn
 	clock    func() (usec int64)
 	said     said
-	watchdog time.Duration // the manager wants to hear of crank so often; 0: never
+	watchdog time.Duration // the period of the manager's watchdog; 0: none
 	interval time.Duration // statusInterval
 	statusAt time.Time     // of the last STATUS
 }
@@ -43,7 +43,7 @@ type said struct {
 	extended                   extended
 }
 
-// extended is a deadline that an app has moved. It changes when the app moves it again.
+// extended is a deadline that an app has extended. It changes when the app extends it again.
 type extended struct {
 	generation int
 	state      supervisor.State
@@ -69,7 +69,7 @@ func Open(address string, watchdog time.Duration, monotonic func() int64) (*Noti
 	return &Notifier{conn: conn, clock: monotonic, watchdog: watchdog, interval: statusInterval}, nil
 }
 
-// Watchdog returns how often the manager wants to hear of crank, from WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)); 0: never.
+// Watchdog returns the period of the manager's watchdog, from WATCHDOG_USEC and WATCHDOG_PID (sd_watchdog_enabled(3)); 0: none.
 func Watchdog(usec, pid string) time.Duration {
 	n, err := strconv.ParseInt(usec, 10, 64)
 	if err != nil || n <= 0 || n > math.MaxInt64/int64(time.Microsecond) || pid != "" && pid != strconv.Itoa(os.Getpid()) {
@@ -78,7 +78,7 @@ func Watchdog(usec, pid string) time.Duration {
 	return time.Duration(n) * time.Microsecond
 }
 
-// Follow tells until s is done, then closes the connection. A manager that does not read delays it by a second for each message.
+// Follow sends messages until s is done, then closes the connection. A manager that does not read delays it by a second per message.
 func (n *Notifier) Follow(s Supervisor) {
 	defer n.conn.Close()
 	later := time.NewTimer(0)
@@ -113,17 +113,17 @@ func (n *Notifier) Follow(s Supervisor) {
 	}
 }
 
-// stallLimit is how long the supervisor's loop, which runs once a second, may be held up before the manager's watchdog is to act.
+// stallLimit is how long the supervisor's loop, which runs once a second, may stall before crank leaves it to the manager's watchdog.
 const stallLimit = 3 * time.Second
 
-// ping tells that crank is alive. The app's own watchdog is crank's business.
+// ping reports that crank is alive. The app's own watchdog is handled by crank.
 func (n *Notifier) ping(stalled time.Duration) {
 	if stalled < stallLimit {
 		n.send("WATCHDOG=1")
 	}
 }
 
-// reloadIsOver reports whether a swap has failed, or the app has reloaded itself. Both can begin and end between two looks.
+// reloadIsOver reports whether a swap has failed, or the app has reloaded itself. Both can start and end between two looks.
 func reloadIsOver(events []supervisor.Event) bool {
 	return slices.ContainsFunc(events, func(e supervisor.Event) bool {
 		return e.Kind == "failed" || e.Kind == "reloaded" || e.Kind == "overdue"
@@ -186,7 +186,7 @@ func (n *Notifier) finish(now said, lines []string) (retry time.Duration) {
 	return 0
 }
 
-// extend passes on that an app has moved its deadline, where the manager has one as well: while crank starts, reloads or stops.
+// extend passes on that an app has extended its deadline, if the manager has one as well: while crank starts, reloads or stops.
 func extend(st *supervisor.Status, now *said) []string {
 	var g supervisor.GenerationStatus
 	switch {
@@ -217,19 +217,19 @@ func (n *Notifier) send(lines ...string) bool {
 	return !errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// statusLine is what systemctl status shows: what crank has to say, then the STATUS of the app.
+// statusLine is what systemctl status shows: crank's state, then the STATUS of the app.
 func statusLine(st *supervisor.Status) string {
 	line := fmt.Sprintf("generation %d is ready", st.Current)
 	if !st.Ready {
 		line = "not ready: " + st.Reason
 	}
 	shown := st.Current
-	if len(st.Generations) > 0 && shown == 0 { // the newest starts, or is the last to end
+	if len(st.Generations) > 0 && shown == 0 { // the newest one is starting, or the last to exit
 		shown = st.Generations[len(st.Generations)-1].Generation
 	}
 	line += colon(generation(st, shown).Text)
 	if st.Current != 0 && st.Candidate != 0 {
-		line += fmt.Sprintf("; generation %d is on its way", st.Candidate) + colon(generation(st, st.Candidate).Text)
+		line += fmt.Sprintf("; generation %d is starting", st.Candidate) + colon(generation(st, st.Candidate).Text)
 	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -246,7 +246,7 @@ func colon(text string) string {
 	return ": " + text
 }
 
-// generation returns one of st's; the zero value: there is no such one.
+// generation returns generation n of st, or the zero value if there is none.
 func generation(st *supervisor.Status, n int) (found supervisor.GenerationStatus) {
 	for _, g := range st.Generations {
 		if g.Generation == n {

@@ -38,7 +38,7 @@ func (s *script) Events(int64) ([]supervisor.Event, <-chan struct{}) {
 	return nil, s.newer
 }
 
-// telling is a Notifier that follows a script, and the manager that it speaks to.
+// telling is a Notifier that follows a script, and the manager that it reports to.
 type telling struct {
 	*testing.T
 	*script
@@ -47,7 +47,7 @@ type telling struct {
 	over    sync.Once
 }
 
-// follow starts to tell of st. Nothing but the status is told at most once in interval.
+// follow starts reporting st. A change of only the status is sent at most once per interval.
 func follow(t *testing.T, interval time.Duration, st supervisor.Status) *telling {
 	t.Helper()
 	return followed(t, interval, 0, st)
@@ -76,7 +76,7 @@ func followed(t *testing.T, interval, watchdog time.Duration, st supervisor.Stat
 	return f
 }
 
-// end is the end of crank. It returns when all is told.
+// end stops crank. It returns when everything has been sent.
 func (f *telling) end() {
 	f.Helper()
 	f.over.Do(func() { close(f.done) })
@@ -87,14 +87,14 @@ func (f *telling) end() {
 	}
 }
 
-// becomes is a new state, with the events that led to it.
+// becomes publishes a new state, with the events that led to it.
 func (f *telling) becomes(st supervisor.Status, events ...supervisor.Event) {
 	f.status.Store(&st)
 	f.events.Store(&events)
 	f.newer <- struct{}{}
 }
 
-// says is a new STATUS.
+// says publishes a new STATUS.
 func (f *telling) says(text string) {
 	st := ready(1, text)
 	f.status.Store(&st)
@@ -120,7 +120,7 @@ func readyLine() string {
 	return fmt.Sprintf("READY=1\nMAINPID=%d\nSTATUS=generation 1 is ready", os.Getpid())
 }
 
-// TestStatus: what the app says after READY reaches the manager, in one line, and a swap shows the new one's.
+// TestStatus: a STATUS that the app sends after READY reaches the manager, in one line, and a swap shows that of the new generation.
 func TestStatus(t *testing.T) {
 	f := follow(t, 0, supervisor.Status{Candidate: 1, Reason: "generation 1 is starting",
 		Generations: []supervisor.GenerationStatus{{Generation: 1, Text: "30 %"}}})
@@ -136,7 +136,7 @@ func TestStatus(t *testing.T) {
 	st := ready(1, "serving")
 	st.Candidate, st.Generations = 2, append(st.Generations, supervisor.GenerationStatus{Generation: 2, Text: "warm"})
 	f.becomes(st)
-	f.expect(reloading, "STATUS=generation 1 is ready: serving; generation 2 is on its way: warm")
+	f.expect(reloading, "STATUS=generation 1 is ready: serving; generation 2 is starting: warm")
 	f.becomes(ready(2, "warm"))
 	f.expect("READY=1\nSTATUS=generation 2 is ready: warm")
 	f.becomes(supervisor.Status{Stopping: true, Reason: "crank is shutting down",
@@ -144,7 +144,7 @@ func TestStatus(t *testing.T) {
 	f.expect("STOPPING=1\nSTATUS=not ready: crank is shutting down: 12 requests left")
 }
 
-// TestStatusIsLimited: of many, the last one follows in its time, or with the next change of state.
+// TestStatusIsLimited: of many, the last one is sent after the interval, or with the next change of state.
 func TestStatusIsLimited(t *testing.T) {
 	f := follow(t, time.Hour, ready(1, ""))
 	f.expect(readyLine())
@@ -163,10 +163,10 @@ func TestStatusIsLimited(t *testing.T) {
 	for last := ""; last != "STATUS=generation 1 is ready: request 99"; told++ {
 		last = receive(t, f.manager)
 	}
-	t.Logf("of 100, %d were told", told)
+	t.Logf("of 100, %d were sent", told)
 }
 
-// TestReloads: a reload of the app's own is one for the manager too, however short, and so is a swap that fails before anybody looks.
+// TestReloads: the app's own reload is a reload for the manager too, however short, and so is a swap that fails between two looks.
 func TestReloads(t *testing.T) {
 	f := follow(t, 0, ready(1, ""))
 	f.expect(readyLine())
@@ -184,7 +184,7 @@ func TestReloads(t *testing.T) {
 	f.expect("STOPPING=1\nSTATUS=not ready: crank is shutting down")
 }
 
-// TestExtend: more time for the app is more time for crank, where the manager has a limit too.
+// TestExtend: more time for the app is more time for crank, if the manager has a timeout too.
 func TestExtend(t *testing.T) {
 	g := supervisor.GenerationStatus{Generation: 1, State: supervisor.Starting, Deadline: time.Now().Add(time.Hour)}
 	starting := func() supervisor.Status {
@@ -214,7 +214,7 @@ func TestExtend(t *testing.T) {
 	f.extends()
 }
 
-// extends expects that the manager is asked for the time up to the deadline, an hour from the start of the test.
+// extends expects a request to the manager for the time up to the deadline, an hour from the start of the test.
 func (f *telling) extends() {
 	f.Helper()
 	usec := 0
@@ -224,7 +224,7 @@ func (f *telling) extends() {
 	}
 }
 
-// TestWatchdog: the manager hears of crank as long as its loop runs.
+// TestWatchdog: crank pings the manager as long as its loop runs.
 func TestWatchdog(t *testing.T) {
 	f := followed(t, 0, 2*time.Millisecond, ready(1, ""))
 	f.expect(readyLine(), "WATCHDOG=1", "WATCHDOG=1")
@@ -253,13 +253,13 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// TestManagerDoesNotRead: crank ends all the same.
+// TestManagerDoesNotRead: crank exits anyway.
 func TestManagerDoesNotRead(t *testing.T) {
 	f := follow(t, 0, ready(1, ""))
 	full := make(chan struct{})
 	go func() {
 		defer close(full)
-		for i := range 1000 { // more than the queue of a socket has room for
+		for i := range 1000 { // more than fit into the queue of a socket
 			st := ready(1, fmt.Sprint(i))
 			f.status.Store(&st)
 			select {
@@ -320,7 +320,7 @@ func TestFollow(t *testing.T) {
 		{supervisor.Status{Current: 1, Ready: true}, []string{nowReady}},
 		{supervisor.Status{Current: 1, Ready: true}, nil},
 		{supervisor.Status{Current: 1, Candidate: 2, Ready: true},
-			[]string{reloading, "STATUS=generation 1 is ready; generation 2 is on its way"}},
+			[]string{reloading, "STATUS=generation 1 is ready; generation 2 is starting"}},
 		{supervisor.Status{Current: 2, Ready: true, Generations: []supervisor.GenerationStatus{{Generation: 2, Text: "warm"}}},
 			[]string{"READY=1\nSTATUS=generation 2 is ready: warm"}},
 		{supervisor.Status{Reason: "generation 2 exited 1"}, []string{"STATUS=not ready: generation 2 exited 1"}},

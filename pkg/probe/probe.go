@@ -19,17 +19,17 @@ import (
 )
 
 // Target is what is asked: http://HOST:PORT/PATH, which has to answer with 2xx or 3xx (a redirect is not followed), or
-// tcp://HOST:PORT, which has to take a connection. In either, {slot}, {generation} and {pid} stand for the candidate's own.
+// tcp://HOST:PORT, which has to accept a connection. In either, {slot}, {generation} and {pid} are replaced by the candidate's.
 type Target struct{ text string }
 
 // candidate is the generation that is asked.
 type candidate struct{ generation, slot, pid int }
 
-// first has the lowest numbers that a candidate can have: what is not an address with them never becomes one, as larger numbers only make
+// first has the lowest numbers that a candidate can have: what is not an address with these never is one, since larger numbers only make
 // the port larger.
 var first = candidate{generation: 1, slot: 0, pid: 1}
 
-// Parse reads a Target. The error says what is wrong with it, for the first candidate and so for all.
+// Parse parses a Target. An error is one for the first candidate, and so for all.
 func Parse(text string) (Target, error) {
 	t := Target{text}
 	if _, err := t.url(first); err != nil {
@@ -72,14 +72,14 @@ func (t Target) url(c candidate) (*url.URL, error) {
 	return u, nil
 }
 
-// wrongIP reports whether host looks like an IP address and is none: it would be looked up as a name, in vain.
+// wrongIP reports whether host looks like an IP address but is not one: it would be looked up as a name, in vain.
 func wrongIP(host string) bool {
 	_, err := netip.ParseAddr(host)
 	return err != nil && (strings.Trim(host, "0123456789.") == "" || strings.ContainsRune(host, ':'))
 }
 
 // Shares reports whether the target may be answered on a socket that is bound to addr: the port is the same, and so is
-// the host, or either is a wildcard. A port with {slot}, {generation} or {pid} in it is not known yet: false.
+// the host, or either is a wildcard. A port that contains {slot}, {generation} or {pid} is not known yet: false.
 func (t Target) Shares(addr netip.AddrPort) bool {
 	_, authority, _ := strings.Cut(t.text, "://")
 	if end := strings.IndexAny(authority, "/?"); end >= 0 {
@@ -141,17 +141,17 @@ func (p *Prober) Probe(generation, slot, pid int, done func(final bool, err erro
 	return cancel
 }
 
-// probe asks once. The error begins with what was asked. final: the candidate's numbers make no address.
+// probe asks once. The error starts with what was asked. final: the candidate's numbers make no valid address.
 func (p *Prober) probe(ctx context.Context, c candidate) (final bool, err error) {
 	u, err := p.target.url(c)
 	if err != nil {
-		return true, fmt.Errorf("-ready %s is not valid for generation %d, slot %d, pid %d: %w: use {slot}, which is small and used again, "+
+		return true, fmt.Errorf("-ready %s is not valid for generation %d, slot %d, pid %d: %w: use {slot}, which stays small, "+
 			"or a lower number", p.target, c.generation, c.slot, c.pid, err)
 	}
 	return false, p.ask(ctx, u, c)
 }
 
-// ask asks at an address.
+// ask sends one probe to an address.
 func (p *Prober) ask(ctx context.Context, u *url.URL, c candidate) error {
 	what, ask := u.String(), p.connect
 	if u.Scheme == "http" {

@@ -126,7 +126,7 @@ func (p processes) Members(generation int) (pids []int) {
 	return pids
 }
 
-// slot is that of all candidates here.
+// slot is the slot of all candidates here.
 const slot = 2
 
 // ask probes once.
@@ -187,7 +187,7 @@ func TestPlaceholders(t *testing.T) {
 	want(t, ask(t, "tcp://127.0.0.{slot}:"+strconv.Itoa(int(addr.Port())), patience, processes{pid: 3}, 3, pid), "ready")
 }
 
-// TestNeverAnAddress: a candidate whose numbers make no address cannot be asked at any time.
+// TestNeverAnAddress: a candidate whose numbers make no valid address can never be probed.
 func TestNeverAnAddress(t *testing.T) {
 	for target, why := range map[string]string{
 		"tcp://127.0.0.1:{pid}":             `want a port from 1 to 65535, not "70000"`,
@@ -208,7 +208,7 @@ func TestNeverAnAddress(t *testing.T) {
 			result <- err
 		})
 		want(t, (<-result).Error(), "-ready "+target+" is not valid for generation 300, slot 2, pid 70000: "+why+
-			": use {slot}, which is small and used again, or a lower number")
+			": use {slot}, which stays small, or a lower number")
 	}
 }
 

@@ -28,7 +28,7 @@ func Adopt(e Entry, group int) (*Process, error) {
 	return p, nil
 }
 
-// EndedUnseen reports whether an adopted process has ended and another process than crank is to reap it, or has. If crank is its
+// EndedUnseen reports whether an adopted process has ended and a process other than crank is to reap it, or has. If crank is its
 // parent, Reap reports its end instead.
 func (p *Process) EndedUnseen() bool {
 	now, ok := p.Look()

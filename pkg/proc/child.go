@@ -20,8 +20,8 @@ const (
 	stepFind        // none of the candidates exists
 	stepLease       // another process holds a lease on the program
 	stepInterpreter // the program exists, its interpreter does not
-	stepRead        // the program is not one for this machine, and whether it is text cannot be seen
-	stepShell       // the program is text without a #! line, and there is no shell for it
+	stepRead        // the program is not for this machine, and cannot be read to see whether it is text
+	stepShell       // the program is text without a #! line, and there is no shell to run it
 	stepExec
 )
 
@@ -226,8 +226,8 @@ func (e *pidEntry) write(pid int) {
 	}
 }
 
-// execute executes the first candidate that it can, as execvp(3) does. If there is none, it reports one that exists: rather a file
-// that may not be executed than one whose interpreter does not exist. Without a search there is one candidate, and the result of
+// execute executes the first candidate that it can, as execvp(3) does. If there is none, it reports one that exists, preferring a file
+// that may not be executed over one whose interpreter does not exist. Without a search there is one candidate, and the result of
 // execve is the answer.
 //
 //go:norace
@@ -300,7 +300,7 @@ func (c *child) try(i int, kind uint32) syscall.Errno {
 		}
 	}
 	_, _, errno := syscall.RawSyscall(syscall.SYS_EXECVE, path, uintptr(unsafe.Pointer(c.argv)), uintptr(unsafe.Pointer(c.env)))
-	if errno == syscall.ENOEXEC && failed != 0 { // it is a regular file, or this were EACCES
+	if errno == syscall.ENOEXEC && failed != 0 { // it is a regular file: otherwise the error is EACCES
 		held, failed = openNow(path)
 	}
 	if failed == 0 {
@@ -323,7 +323,7 @@ func openNow(path uintptr) (fd uintptr, errno syscall.Errno) {
 	return fd, errno
 }
 
-// readHead reads the start of the file that was opened before execve refused it: by now another file may have its name.
+// readHead reads the start of the file, opened before execve refused it: another file may have its name by now.
 //
 //go:norace
 //go:nocheckptr
@@ -338,7 +338,7 @@ func (c *child) readHead(fd uintptr) syscall.Errno {
 }
 
 // executeShell executes the shell with a candidate that execve refused with ENOEXEC, and returns only if the candidate is not text.
-// failed is the error of reading it. The pid stays the same, so LISTEN_PID holds for the shell.
+// failed is the error from reading it. The pid stays the same, so LISTEN_PID is valid for the shell.
 //
 //go:norace
 //go:nocheckptr

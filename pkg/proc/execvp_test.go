@@ -51,7 +51,7 @@ func TestSearch(t *testing.T) {
 		{"good", dir, "bin/", "bin/good", 0},
 		{"good", in("bin"), "/nowhere:", "./good", 0},
 		{"good", in("bin"), ":/nowhere", "./good", 0},
-		{"good", in("bin"), "", "./good", 0}, // as execvp(3) searches an empty PATH
+		{"good", in("bin"), "", "./good", 0}, // execvp(3) searches the working directory for an empty PATH
 		{"./bin/good", dir, "", "./bin/good", 0},
 		{"good", "", in("dirs", "plain", "broken", "file", "bin"), in("bin/good"), 0},
 		{"good", "", in("broken", "text", "bin"), in("text/good") + " by sh", 0},
@@ -121,7 +121,7 @@ func TestText(t *testing.T) {
 		}
 		p := start(t, func(s *Spec) {
 			s.Path, s.Argv, s.ListenPID, s.WatchdogPID = file, []string{"x", "a", "b c"}, true, true
-			s.Files[2] = s.Files[0] // the shell may complain of the byte order mark
+			s.Files[2] = s.Files[0] // the shell may complain about the byte order mark
 		})
 		if out := p.output(t); out != c.want {
 			t.Errorf("%s: got %q, want %q", name, out, c.want)
@@ -170,7 +170,7 @@ func onOwnThread(prepare func() error, spec Spec) error {
 	return <-failed
 }
 
-// loaderless returns a program whose dynamic loader does not exist, as one that was built for another C library.
+// loaderless returns a program whose dynamic loader does not exist, like one built for another C library.
 func loaderless(t *testing.T) string {
 	t.Helper()
 	content, err := os.ReadFile("/bin/sh")
@@ -191,7 +191,7 @@ func loaderless(t *testing.T) string {
 	return ""
 }
 
-// TestUnusualErrors: the search goes on after them, and the last one is reported.
+// TestUnusualErrors: the search continues after them, and the last one is reported.
 func TestUnusualErrors(t *testing.T) {
 	for _, errno := range []syscall.Errno{syscall.ESTALE, syscall.ENODEV, syscall.ETIMEDOUT, syscall.EIO} {
 		err := onOwnThread(func() error { refuse(syscall.SYS_EXECVE, errno); return nil }, Spec{Path: "true", Search: "/nowhere:/bin:/elsewhere", Argv: []string{"x"}})

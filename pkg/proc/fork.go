@@ -65,14 +65,14 @@ type child struct {
 	pidfd     int32   // the kernel's answer to the parent
 }
 
-// limit is a resource limit that crank was started with and no longer has.
+// limit is a resource limit that crank was started with and that has changed since.
 type limit struct {
 	resource uintptr
 	value    origin.Limit
 	set      bool // in the child
 }
 
-// startLimits returns what the app has without crank. The Go runtime raises the number of open files, the kernel the CPU time.
+// startLimits returns the limits that the app has without crank. The Go runtime raises the number of open files, the kernel the CPU time.
 func startLimits() (limits [2]limit) {
 	limits[0].resource, limits[1].resource = rlimitNofile, rlimitCPU
 	limits[0].value, limits[0].set = origin.Nofile()
@@ -126,7 +126,7 @@ func prepare(spec Spec, paths []string, pipe int) (*child, error) {
 	return c, nil
 }
 
-// prepareShell prepares the arguments with which the shell runs a text file: its own name, the file, and those of the command.
+// prepareShell prepares the arguments for the shell to run a text file: its own name, the file, and those of the command.
 func (c *child) prepareShell(argv []*byte) {
 	c.shellPath, _ = syscall.BytePtrFromString(execvp.Shell)
 	c.shell = append(c.shell, uintptr(unsafe.Pointer(c.shellPath)), 0)

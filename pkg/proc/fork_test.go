@@ -106,7 +106,7 @@ func own() string {
 	return b.String()
 }
 
-// refuse has the kernel answer a system call of this thread and its children with an error (seccomp(2)).
+// refuse makes a system call of this thread and its children fail with an error (seccomp(2)).
 func refuse(call uint32, errno syscall.Errno) {
 	const (
 		load   = syscall.BPF_LD | syscall.BPF_W | syscall.BPF_ABS

@@ -15,7 +15,7 @@ type Profile struct {
 	Doc       string     // for whom it is, and what the server's own configuration must have
 	Listen    bool       // LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES are set
 	Variables []Variable // that carry the sockets as well
-	Number    string     // the variable with the number of the generation; empty: none
+	Number    string     // the variable for the generation's number; empty: none
 	NonBlock  bool       // a socket for which -bind does not say otherwise is non-blocking
 	Settings  []Setting  // defaults of crank's own flags; what was given by flag or variable wins
 }
@@ -36,8 +36,8 @@ type Variable struct {
 	UDP   string // and of a UDP socket; empty: those are left out
 	Join  string // between two sockets
 	After string // after the last one
-	Late  bool   // unix sockets are last
-	Owned bool   // an inherited one is replaced, and it is set, to nothing, even without sockets
+	Late  bool   // unix sockets come last
+	Owned bool   // an inherited value is replaced, and without sockets it is set to ""
 }
 
 // Setting is a default for one of crank's own flags, without the dash.
@@ -117,7 +117,7 @@ type Socket struct {
 }
 
 // Environ returns the variables of the profile for a generation, as "K=V". Sockets of a kind that a variable does not
-// know are left out of it, and a variable without sockets is not there unless the profile owns it.
+// support are left out of it, and a variable without sockets is not set unless the profile owns it.
 func (p Profile) Environ(sockets []Socket, generation int) []string {
 	var env []string
 	for _, v := range p.Variables {
@@ -187,7 +187,7 @@ func (v Variable) format(s Socket) (format string, values []string) {
 	return "", nil
 }
 
-// listed returns the address as start_server(1) would have been given it.
+// listed returns the address in the form of start_server(1).
 func (s Socket) listed(network, host, port string) string {
 	all := host == "0.0.0.0" || host == "::" && !strings.HasSuffix(network, "6")
 	if s.Host == "" && all {

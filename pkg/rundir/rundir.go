@@ -44,8 +44,8 @@ func Candidates() []string {
 	return paths
 }
 
-// OfOthers returns the private runtime directories of other users, to which only root has access:
-// none for anybody else. Any user can make one, at any time.
+// OfOthers returns the private runtime directories of other users, which only root can access:
+// none for anybody else. Any user can create one at any time.
 func OfOthers() []string {
 	if os.Geteuid() != 0 {
 		return nil
@@ -73,8 +73,8 @@ func Make(asked string) (string, error) {
 	return path, nil
 }
 
-// Absolute is filepath.Abs by getcwd(3): the path means the same file as now whatever becomes of a symlink in $PWD, by which filepath.Abs
-// would go.
+// Absolute is filepath.Abs with getcwd(3): the path keeps naming the same file if a symlink in $PWD changes, which filepath.Abs
+// would follow.
 func Absolute(path string) (string, error) {
 	if filepath.IsAbs(path) {
 		return filepath.Clean(path), nil

@@ -14,10 +14,10 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// A directory may hold files of others under the names that crank uses: h2o.conf beside an app that is called h2o. crank renames, removes and
-// overwrites only what look finds to be its own.
+// A directory may hold files of others under the names that crank uses: h2o.conf next to an app named h2o. crank renames, removes and
+// overwrites only files that look identifies as its own.
 
-// markKey and mark are the first member of every file that crank writes. A file that begins with them is crank's own, also a damaged one.
+// markKey and mark are the first member of every file that crank writes. A file that starts with them is crank's own, even if damaged.
 const (
 	markKey = "crank"
 	mark    = "saved command"
@@ -29,7 +29,7 @@ var (
 	membersUnmarked = []string{"version", "base", "command", "cwd", "env", "start", "stop", "previous"}
 )
 
-// isOwn reports whether crank has written this.
+// isOwn reports whether crank wrote this.
 func isOwn(data []byte) bool { return isMarked(data) || isOld(data) }
 
 func isMarked(data []byte) bool {
@@ -66,13 +66,13 @@ func isOld(data []byte) bool {
 	return err == nil
 }
 
-// isNumber also accepts what is not there.
+// isNumber also accepts a missing value.
 func isNumber(value json.RawMessage) bool { return !bytes.HasPrefix(value, []byte{'"'}) }
 
 // look reads the file at path. The error matches fs.ErrNotExist where there is none, [ErrForeign] where it is not crank's own or cannot be
 // read, and [ErrUnsafe], with the content, where it is crank's own and somebody else may have changed it.
 func look(path string) ([]byte, error) {
-	info, err := os.Lstat(path) // to open a device may have an effect
+	info, err := os.Lstat(path) // opening a device may have side effects
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, err
@@ -103,7 +103,7 @@ func look(path string) ([]byte, error) {
 
 func foreign(why string) error { return fmt.Errorf("%w: %s", ErrForeign, why) }
 
-// checkSafe knows the file by its descriptor, not by its name, so that nobody can exchange it in between. The group bits also stand for the
+// checkSafe checks the open file, not its name, so that nobody can replace it in between. The group bits also stand for the
 // mask of an ACL (acl(5)).
 func checkSafe(path string, info fs.FileInfo) error {
 	stat := info.Sys().(*syscall.Stat_t)
@@ -111,16 +111,16 @@ func checkSafe(path string, info fs.FileInfo) error {
 	switch {
 	case owner != 0 && owner != os.Geteuid():
 		return fmt.Errorf("%w: %s belongs to uid %d, not to %d or 0: chown or remove it", ErrUnsafe, path, owner, os.Geteuid())
-	case stat.Nlink > 1: // link(2) needs no right to the file, where fs.protected_hardlinks is 0
-		return fmt.Errorf("%w: %s has another name, and may be a link to a file that was written for something else: remove it", ErrUnsafe, path)
+	case stat.Nlink > 1: // link(2) needs no permission on the file if fs.protected_hardlinks is 0
+		return fmt.Errorf("%w: %s has several hard links, and may belong to something else: remove it", ErrUnsafe, path)
 	case info.Mode().Perm()&0o022 != 0:
 		return fmt.Errorf("%w: %s can be written by group or others (%v): chmod or remove it", ErrUnsafe, path, info.Mode().Perm())
 	}
 	return nil
 }
 
-// put renames from, which is crank's own, to to: a new name, or that of a file that is crank's own and is then gone. A file of somebody else
-// that comes there in between is put back.
+// put renames from, which is crank's own, to to: a new name, or that of a file of crank's own, which it replaces. A file of somebody else
+// that appears there in between is put back.
 func put(from, to string) error {
 	err := renameNew(from, to)
 	if !errors.Is(err, fs.ErrExist) {
@@ -152,13 +152,13 @@ func renameNew(from, to string) error {
 	return os.Rename(from, to)
 }
 
-// noSuchRename reports whether a kernel, a sandbox or a file system may know no flags of rename (rename(2)): NFS says EINVAL, some seccomp
+// noSuchRename reports whether the kernel, a sandbox or a file system may not support the flags of renameat2(2): NFS returns EINVAL, some seccomp
 // profiles EPERM.
 func noSuchRename(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EPERM) || errors.Is(err, errors.ErrUnsupported)
 }
 
-// removeOwn removes a file that is crank's own. One that is not there is none to remove.
+// removeOwn removes a file of crank's own. A missing file is not an error.
 func removeOwn(path string) error {
 	_, err := look(path)
 	switch {

@@ -47,9 +47,9 @@ const (
 )
 
 var (
-	// ErrForeign is what Load says of a file that crank has not written. It must not be renamed, removed or overwritten.
+	// ErrForeign is the error of Load for a file that crank did not write. It must not be renamed, removed or overwritten.
 	ErrForeign = errors.New("not written by crank")
-	// ErrUnsafe is what Load says of a file of crank's own that somebody else may have changed. Do not use it. See [SetAside].
+	// ErrUnsafe is the error of Load for a file of crank's own that somebody else may have changed. Do not use it. See [SetAside].
 	ErrUnsafe = errors.New("unsafe file")
 	// ErrCorrupt is what Load says of a file that it cannot understand. See [SetAside].
 	ErrCorrupt = errors.New("not a saved command of this version")
@@ -64,9 +64,9 @@ type Record struct {
 
 // Load reads the file at path.
 //
-// The error matches fs.ErrNotExist where there is no file, [ErrForeign] where it is not crank's own, [ErrUnsafe] where it is, and
+// The error matches fs.ErrNotExist if there is no file, [ErrForeign] if it is not crank's own, [ErrUnsafe] if it is, but
 // belongs to neither the effective user nor root, has a second name (a hard link) or can be written by group or others, and
-// [ErrCorrupt] where its content is not understood. Load never changes anything, and does not wait for the other end of a fifo.
+// [ErrCorrupt] if its content is not understood. Load never changes anything, and does not wait for the other end of a fifo.
 func Load(path string) (Record, error) {
 	data, err := look(path)
 	if err != nil {

@@ -158,7 +158,7 @@ func TestLoadUnsafe(t *testing.T) {
 			good(t, path)
 			must(t, os.Chmod(path, 0))
 			if os.Geteuid() == 0 {
-				must(t, os.WriteFile(path, nil, 0)) // root reads everything
+				must(t, os.WriteFile(path, nil, 0)) // root can read everything
 			}
 		}, ErrForeign},
 	}
@@ -232,7 +232,7 @@ func TestSetAside(t *testing.T) {
 	if _, err := SetAside(path, Corrupt); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error is %v", err)
 	}
-	// Somebody's file at either name.
+	// A foreign file at either name.
 	write(path, "mine")
 	if _, err := SetAside(path, Failed); !errors.Is(err, ErrForeign) {
 		t.Errorf("error is %v", err)

@@ -69,7 +69,7 @@ func (w *Writer) Save(rec Record) <-chan error {
 	return result
 }
 
-// Err returns why the newest record that was written is not on disk; nil: it is, or there was none.
+// Err returns why the newest record could not be written to disk; nil: it was, or there was none.
 func (w *Writer) Err() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -193,7 +193,7 @@ func (w *Writer) isWritten(data []byte) bool {
 	return f.Sync() == nil
 }
 
-// replace does not touch a file that is not crank's own.
+// replace never touches a file that is not crank's own.
 func (w *Writer) replace(data []byte, dir string) error {
 	temp := filepath.Join(dir, w.tempPrefix()+randomName())
 	if err := linux.WithoutSignals(func() error { return writeTemp(temp, data) }); err != nil {
@@ -257,8 +257,8 @@ func isRandom(s string) bool {
 
 func (w *Writer) tempPrefix() string { return "." + filepath.Base(w.path) + ".tmp-" }
 
-// removeStale removes temporary files that a killed writer of this path left: of that name, and crank's own or still empty. Nobody else
-// writes this path at the same time; if somebody did, only that one Save of theirs would fail.
+// removeStale removes temporary files left by a killed writer of this path: of that name, and crank's own or still empty. Nobody else
+// writes this path at the same time; otherwise only that one Save of theirs would fail.
 func (w *Writer) removeStale() {
 	dir := filepath.Dir(w.path)
 	entries, err := os.ReadDir(dir)

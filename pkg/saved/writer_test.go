@@ -167,7 +167,7 @@ func TestWriterRenameFails(t *testing.T) {
 	onlyFile(t, path)
 }
 
-// A file that crank has not written is left alone, whatever it is, and the next Save after it is gone works.
+// A file that crank did not write is left alone, whatever it is, and the next Save after its removal works.
 func TestWriterForeign(t *testing.T) {
 	victim := filepath.Join(t.TempDir(), "victim")
 	for name, make := range map[string]func(path string) error{
@@ -214,7 +214,7 @@ func TestWriterForeign(t *testing.T) {
 	}
 }
 
-// A file that is renamed to the path while crank writes is there afterwards, whichever came first.
+// A file that is renamed to the path while crank writes exists afterwards, whichever came first.
 func TestWriterForeignMeanwhile(t *testing.T) {
 	dir := t.TempDir()
 	path, mine := filepath.Join(dir, "web.conf"), filepath.Join(dir, "mine")

@@ -6,8 +6,8 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// cpuLimit tells an XCPU of the kernel, which is about crank's own CPU time, from one that another process sends: the kernel raises
-// the limit with each. Some sandboxes do not.
+// cpuLimit distinguishes an XCPU from the kernel, which is about crank's own CPU time, from one sent by another process: the kernel raises
+// the limit each time. Some sandboxes do not.
 type cpuLimit struct {
 	seconds uint64 // as last seen; 0: none
 }
@@ -17,7 +17,7 @@ func newCPULimit() cpuLimit {
 	return cpuLimit{seconds}
 }
 
-// reached reports whether the kernel has sent an XCPU.
+// reached reports whether the kernel has sent XCPU.
 func (l *cpuLimit) reached() bool {
 	const imprecise = 2 * time.Second // the second that the limit was raised by, and what the kernel's clocks differ by
 	seconds, ok := linux.CPULimit()

@@ -69,8 +69,8 @@ func Listen(rewrite map[syscall.Signal]syscall.Signal, overCPU func()) *Inbox {
 	return in
 }
 
-// ListenAll starts to receive all the others as well. It returns once it has. The VTALRM of a timer that crank was started with counts
-// crank's own CPU time, and says nothing of the app's: there are none.
+// ListenAll starts to receive all the others as well, and returns when it does. The VTALRM of a timer that crank was started with measures
+// crank's own CPU time, not the app's: the timer is stopped.
 func (in *Inbox) ListenAll() {
 	linux.StopVirtualTimer()
 	enabling.Lock()

@@ -12,13 +12,13 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// Passed is the descriptors that a service manager passes to this process, as sd_listen_fds(3) reads them: numbered from 3,
+// Passed describes the descriptors that a service manager passes to this process, as sd_listen_fds(3) reads them: numbered from 3,
 // each with a name. The zero value has none.
 type Passed struct {
-	names   []string // of the descriptors 3, 4, ...; DefaultName where there is no other
+	names   []string // of the descriptors 3, 4, ...; DefaultName if there is no other
 	problem string   // why names or descriptors are missing; empty: they are not
-	invalid bool     // LISTEN_FDS is, and so names and descriptors are missing
-	lost    bool     // names are given, but do not count
+	invalid bool     // LISTEN_FDS is invalid, so names and descriptors are missing
+	lost    bool     // names are given, but cannot be used
 }
 
 const (
@@ -50,7 +50,7 @@ func ReadPassed(getenv func(string) string) Passed {
 	return p
 }
 
-// notForUs returns why the descriptors are not meant for this process; empty: they are.
+// notForUs returns why the descriptors are not for this process; empty: they are.
 func notForUs(pid, pidfdID string) string {
 	switch self := os.Getpid(); {
 	case pid == "":
@@ -95,7 +95,7 @@ func validPassedName(name string) bool {
 	return len(name) <= maxName && strings.IndexFunc(name, func(r rune) bool { return r < ' ' || r > '~' || r == ':' }) < 0
 }
 
-// Resolve returns the addresses with each fd://NAME replaced by the descriptors of that name, in their order, and each fd://N that has
+// Resolve returns the addresses with each fd://NAME replaced by the descriptors of that name, in order, and each fd://N that has
 // no name given the one it was passed with.
 func (p Passed) Resolve(addresses []Address) ([]Address, error) {
 	var resolved []Address
@@ -127,7 +127,7 @@ func (p Passed) named(name string) (fds []int) {
 	return fds
 }
 
-// noSuchName is why fd://NAME means nothing.
+// noSuchName returns why fd://NAME cannot be resolved.
 func (p Passed) noSuchName() string {
 	if p.problem != "" {
 		return p.problem + ": use fd://N with the number of the descriptor"
@@ -143,7 +143,7 @@ func (p Passed) noSuchName() string {
 	return "no inherited descriptor has this name: use one of " + shortList(names, ", ")
 }
 
-// Problem returns why resolved addresses lack names, or the app sockets, that were passed; empty: nothing is missing, or it is not needed.
+// Problem returns why resolved addresses lack names, or the app lacks sockets, that were passed; empty: none are missing, or none are needed.
 func (p Passed) Problem(resolved []Address) (cause string) {
 	if p.invalid || p.lost && slices.ContainsFunc(resolved, func(a Address) bool { return a.Network == "fd" && a.FD >= firstPassed && a.Name == "" }) {
 		return p.problem
@@ -186,8 +186,8 @@ func inherit(a Address, lowest int) (*Socket, error) {
 		return nil, fmt.Errorf("cannot use %s: %w", a, err)
 	}
 	s := &Socket{address: a, fd: fd}
-	// The parent's descriptor would otherwise reach the app besides the one that is passed on.
-	// The three standard ones are for whoever starts the app.
+	// The parent's descriptor would otherwise reach the app in addition to the one that is passed on.
+	// The three standard ones are handled when the app is started.
 	if a.FD > 2 {
 		err = linux.CloseOnExec(a.FD)
 	}
@@ -203,7 +203,7 @@ func inherit(a Address, lowest int) (*Socket, error) {
 
 var errNotListening = errors.New("the socket does not listen: call listen(2) first, or set Accept=no in the systemd socket unit")
 
-// usable returns why a descriptor cannot be shared by generations: it is closed, no socket, or a single connection.
+// usable returns why generations cannot share a descriptor: it is closed, not a socket, or a single connection.
 func usable(fd int) error {
 	kind, err := linux.Option(fd, linux.SocketType)
 	switch {

@@ -9,13 +9,13 @@ import (
 	"github.com/crankctl/crank/pkg/listening"
 )
 
-// Rival is a socket of somebody else that takes a part of what clients send to one of the Set.
+// Rival is a foreign socket that receives a part of what clients send to a socket of the Set.
 type Rival struct {
 	Socket *Socket // of the Set
 	Other  listening.Socket
 }
 
-// Rivals returns the rivals of all sockets. Only a socket that can share its port has any. It reads /proc, which takes long where there are
+// Rivals returns the rivals of all sockets. Only a socket that can share its port has any. It reads /proc, which is slow with
 // many sockets. The error is that of the first table that could not be read.
 func (set *Set) Rivals() (rivals []Rival, err error) {
 	own := map[uint64]bool{}
@@ -44,7 +44,7 @@ func (s *Socket) rivals() ([]listening.Socket, error) {
 	return listening.Rivals(s.bound.Network[:3], at.Port(), s.inode(), s.v6only != 0)
 }
 
-// inode identifies the socket in /proc; 0 once it is closed.
+// inode identifies the socket in /proc; 0 if it is closed.
 func (s *Socket) inode() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +72,7 @@ func (s *Socket) Shareable() bool {
 
 func (s *Socket) isUDP() bool { return strings.HasPrefix(s.bound.Network, "udp") }
 
-// Waiting returns how many connections wait to be accepted, or for UDP how many bytes the first datagram has; 0 where that is not known.
+// Waiting returns how many connections wait to be accepted, or for UDP the size of the first datagram in bytes; 0 if unknown.
 func (s *Socket) Waiting() int {
 	if length, _, err := s.Queue(); err == nil {
 		return int(length)

@@ -9,7 +9,7 @@ import (
 	"github.com/crankctl/crank/pkg/linux"
 )
 
-// TestRivals: other sockets on the port that can receive what is sent to one of crank's, and no others.
+// TestRivals: finds other sockets on the port that can receive what is sent to one of crank's, and no others.
 func TestRivals(t *testing.T) {
 	for _, test := range []struct {
 		name, own, other string // PORT is the one of own
@@ -72,7 +72,7 @@ func TestNoRivals(t *testing.T) {
 	}
 }
 
-// TestShareable: systemd sets SO_REUSEADDR on every socket; a UDP port can be shared by that alone.
+// TestShareable: systemd sets SO_REUSEADDR on every socket; that alone makes a UDP port shareable.
 func TestShareable(t *testing.T) {
 	set := bindAll(t, "tcp://127.0.0.1:0", "udp://127.0.0.1:0", "tcp://127.0.0.1:0?reuseport")
 	for i, want := range []bool{false, false, true} {
@@ -84,6 +84,6 @@ func TestShareable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !set.Sockets()[1].Shareable() {
-		t.Error("UDP with SO_REUSEADDR is not")
+		t.Error("UDP with SO_REUSEADDR is not shareable")
 	}
 }

@@ -19,8 +19,8 @@ import (
 // lockTimeout bounds the wait for another process that takes over the same path.
 const lockTimeout = 2 * time.Second
 
-// lockPath is the hidden name next to path of the lock for taking it over. The lock is not one on
-// the directory: any user who may read that could hold it, and keep crank from starting.
+// lockPath returns the hidden lock file, next to path, for taking it over. The lock is not on
+// the directory: any user who can read that could hold it, and keep crank from starting.
 func lockPath(path string) string {
 	dir, name := filepath.Split(path)
 	return dir + "." + name + ".lock"
@@ -108,10 +108,10 @@ func bindPath(fd int, path string) error {
 	release, err := linux.LockFile(lockPath(path), lockTimeout)
 	switch {
 	case err == nil:
-		defer func() { _ = release() }() // the lock is released, whatever becomes of its file
+		defer func() { _ = release() }() // the lock is released even if removing its file fails
 	case errors.Is(err, linux.ErrLocked): // by a process of crank's own user
 		return fmt.Errorf("%w, which is taking over the path: try again", err)
-	default: // no lock to be had, where another user has a file of that name, or on some network file systems
+	default: // locking is impossible: another user has a file of that name, or some network file systems
 	}
 	if err := removeStale(path); err != nil {
 		return err

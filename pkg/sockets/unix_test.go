@@ -282,8 +282,8 @@ func TestStaleSocketIsTakenOverByOne(t *testing.T) {
 	client.Close()
 }
 
-// Another user keeps nobody from taking over a path: not by a lock on the directory, which takes the permission to read it, and
-// not by a file in the place of crank's lock file.
+// Another user cannot keep crank from taking over a path: not by a lock on the directory, which takes only read permission, and
+// not by a file with the name of crank's lock file.
 func TestLockOfAnotherUser(t *testing.T) {
 	root.Need(t)
 	const stranger = 12345
@@ -338,7 +338,7 @@ func TestLockOfAnotherUser(t *testing.T) {
 	}
 }
 
-// One of crank's own user is waited for, and its file removed, as is that of one that was killed.
+// A lock of crank's own user is waited for. Its file is removed, as is that of a killed process.
 func TestLockOfTheSameUser(t *testing.T) {
 	dir := shortDir(t)
 	path := dir + "/s"

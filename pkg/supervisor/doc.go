@@ -18,8 +18,8 @@
 // Where one serves already, both serve for a while, since some servers say that they are ready and fail right after.
 // Then the candidate is current, the old one gets the stop signal, and the command is saved. Where none serves there is
 // nobody to protect, and READY makes it current at once.
-// Each generation also has a slot, the lowest number from 0 that no other one has, from its check on and until the last of its
-// processes is gone: for ports and files that two generations cannot share, and that a growing number would use up.
+// Each generation also has a slot, the lowest number from 0 that no other one has, from its check until the last of its
+// processes is gone: for ports and files that two generations cannot share, and that a growing number would exhaust.
 // A candidate that fails in any way gets TERM and a few seconds; whoever asked for it is told at that moment
 // and it is not tried again.
 //
@@ -46,7 +46,7 @@
 //
 // # The table
 //
-// What each event does in each situation. In "startup" crank starts its own first command; in "first" a generation was asked for
+// What each event does in each situation. In "startup" crank starts its own first command; in "first" a generation was requested
 // and is starting, and none serves; in "next" one is starting and one serves; "executing" is "next" until the exec is over, "checking" while the check runs; in
 // "leaving" one serves and an older one drains; in "delay" crank was told to stop, and the current one serves on until
 // -drain-delay is over; in "shutdown" it was asked to stop. Messages, limits and ends are those of the generation that
@@ -106,7 +106,7 @@
 //     start or to go back to, or if -max-draining generations that served are still leaving: -force kills the
 //     oldest of them instead.
 //   - "READY" is the message, with nothing else to make a candidate ready. "probe good", "probe bad": the result of the
-//     newest probe; "probe never": the candidate's numbers make no address that could be asked; "probe limit": a program that probes has not ended in time; "alive over": the time that a candidate
+//     newest probe; "probe never": the candidate's numbers make no valid address to probe; "probe limit": a program that probes has not ended in time; "alive over": the time that a candidate
 //     has to be alive. In these rows the message would only be counted.
 //   - "failed" is X_CRANK_FAILED= or ERRNO=. "TERM" stands for the signals of -stop-on, and for a hang-up of the terminal;
 //     "USR1" for all other signals but HUP, also for INT and QUIT where -stop-on does not have them.
@@ -145,7 +145,7 @@
 //     is current or has failed.
 //   - died: with -restart never (or on-failure, and exit code 0) the shutdown begins, without a delay. Else
 //     another one is started after 0.1 s, doubling to 30 s, ±20 %, from the beginning again for one that had served for 60 s.
-//     It waits up to 1 s for what the dead one left behind. That is killed then, and has up to 2 s to end.
+//     It waits up to 1 s for leftover processes. They are killed then, and have up to 2 s to end.
 //   - others: they get the stop signal once, and KILL at the generation's deadline; it is stopping until none is left.
 //     The rest is as if it had left none. exited: the generation is gone. reap: an adopted process; counted.
 //   - status: shown, no effect. counted: no effect, but a number to look at. not ready: the app said so itself.
@@ -175,7 +175,7 @@
 // same deadline, and Run returns the moment there is nothing to wait for: the exit code of the newest
 // generation that was ever current, or of the newest one where none was; 128 and the number of the signal
 // that ended it; 0 for a code in OKCodes; 1 instead of 0 where the first start ended before it was ready and nobody had asked for
-// that, where the app said that it had failed, or where crank ended because it had missed its watchdog; 124 where the first start
+// that, where the app sent that it had failed, or where crank ended because the app had missed its watchdog; 124 where the first start
 // was not ready in time, 126 or 127 where it could not be executed or found. A candidate that needs no proof (Readiness.None) is ready
 // from its exec on.
 package supervisor

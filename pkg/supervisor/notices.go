@@ -144,8 +144,8 @@ func (s *Supervisor) onMainPID(g *generation, m notify.Message) bool {
 	return true
 }
 
-// followMain is for a named main process that has ended: the launched one is the main process again. If the other one was asked to
-// stop, this one is now.
+// followMain handles the end of a named main process: the launched one is the main process again. If the named one was asked to
+// stop, the launched one is asked now.
 func (s *Supervisor) followMain(g *generation) {
 	if !g.live() || g.child.PID() == g.pid {
 		return

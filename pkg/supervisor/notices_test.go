@@ -488,7 +488,7 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// TestSaid: what an app says about itself wakes those who wait for it once the snapshot has it.
+// TestSaid: a status message wakes the waiting goroutines once the snapshot has it.
 func TestSaid(t *testing.T) {
 	stories(t, map[string]func(*testing.T){
 		"STATUS and EXTEND_TIMEOUT_USEC": func(t *testing.T) {
@@ -501,7 +501,7 @@ func TestSaid(t *testing.T) {
 				select {
 				case <-said:
 				default:
-					t.Errorf("nobody is told of %+v", m)
+					t.Errorf("nobody was woken for %+v", m)
 				}
 			}
 			if g := w.s.Status().Generations[0]; g.Text != "warm" || g.Extended <= 0 {
@@ -509,7 +509,7 @@ func TestSaid(t *testing.T) {
 			}
 			select {
 			case <-w.s.Said():
-				t.Error("it rings without a message")
+				t.Error("it rang without a message")
 			default:
 			}
 		},

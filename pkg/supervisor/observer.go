@@ -66,7 +66,7 @@ const (
 	reasonReported = "reported" // it said so itself
 	reasonSettle   = "settle"   // it ended while it settled
 	reasonCheck    = "check"    // -check did not exit 0
-	reasonProbe    = "probe"    // the address of its probe can never be asked
+	reasonProbe    = "probe"    // the address of its probe is never valid
 	reasonReplaced = "replaced" // somebody wanted another one instead
 	reasonShutdown = "shutdown" // crank ends
 	reasonAborted  = "aborted"  // somebody wanted none

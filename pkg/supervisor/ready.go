@@ -27,7 +27,7 @@ type Readiness struct {
 // Prober asks a candidate over the network whether it is ready.
 type Prober interface {
 	// Probe asks a generation, whose main process is pid, and returns immediately. It calls done once, from another
-	// goroutine, with nil or with what was wrong, after at most Readiness.Timeout. final: no later probe can succeed, and the candidate
+	// goroutine, with nil or the failure, after at most Readiness.Timeout. final: no later probe can succeed, and the candidate
 	// has failed. cancel ends the probe early; done is called then too.
 	Probe(generation, slot, pid int, done func(final bool, err error)) (cancel func())
 }
@@ -47,7 +47,7 @@ type probing struct {
 type probed struct {
 	p     *probing
 	err   error // nil: the candidate is ready
-	final bool  // the error is: the candidate never will be
+	final bool  // no later probe can succeed either
 	words Tail  // what the process wrote to stderr
 }
 
@@ -200,7 +200,7 @@ func (s *Supervisor) probe(g *generation) {
 	s.probes = append(s.probes, p)
 }
 
-// replaced returns the words with {slot}, {generation} and {pid} in them replaced.
+// replaced returns the words with {slot}, {generation} and {pid} replaced.
 func (g *generation) replaced(words []string) []string {
 	r := strings.NewReplacer("{slot}", strconv.Itoa(g.slot), "{generation}", strconv.Itoa(g.n), "{pid}", strconv.Itoa(g.pid))
 	all := make([]string, len(words))

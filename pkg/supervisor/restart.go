@@ -10,7 +10,7 @@ type restart struct {
 	died  *generation   // the one that died; nil once another is current
 	at    time.Time     // when the next attempt begins; zero: none is planned
 	delay time.Duration // of the last attempt
-	// giveUp is when leftover processes of died that survive SIGKILL are no longer waited for. Nothing happens then by itself.
+	// giveUp is the deadline for leftover processes of died that survive SIGKILL. Nothing else wakes the loop then.
 	giveUp time.Time
 }
 
@@ -48,8 +48,8 @@ func (s *Supervisor) backOff() {
 	s.log.Info("the app has ended: it is started again", "generation", s.restart.died.n, "seconds", wait.Seconds())
 }
 
-// restartNow is the end of the wait. What the dead one left behind has restartGrace, then it is killed, and has killGrace to end: while it
-// lives the next one has no stdin. The restart waits for that, and no longer than it has to.
+// restartNow is called at the end of the delay. Leftover processes have restartGrace, then they are killed, and have killGrace to end: while they
+// live the next generation has no stdin. The restart waits no longer than necessary.
 func (s *Supervisor) restartNow() {
 	s.restart.at = time.Time{}
 	now := time.Now()

@@ -183,12 +183,12 @@ func (s *Supervisor) codeOf(g *generation) int {
 	case code != 0 && !s.cfg.OKCodes[code]:
 		return code
 	case g.hung || g.failedToStart():
-		return 1 // no success, however well it then ended: a restart policy of on-failure has to act
+		return 1 // never a success, whatever its exit code: a restart policy of on-failure must act
 	}
 	return 0
 }
 
-// failedToStart reports whether g was crank's first start and ended before it was ready, unasked, or said that it had failed.
+// failedToStart reports whether g was crank's first start and ended before it was ready, unasked, or sent that it had failed.
 func (g *generation) failedToStart() bool {
 	if g.failure == reasonReported {
 		return true
@@ -196,7 +196,7 @@ func (g *generation) failedToStart() bool {
 	return g.failure != "" && g.trigger == TriggerStart && !slices.Contains(unblamed, g.failure)
 }
 
-// onStop is a signal of StopOn, or a hang-up of the terminal.
+// onStop handles a signal of StopOn, or a hang-up of the terminal.
 func (s *Supervisor) onStop(signal syscall.Signal) {
 	sd := s.shutdown
 	if sd == nil {

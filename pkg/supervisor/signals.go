@@ -7,10 +7,10 @@ import (
 	"github.com/crankctl/crank/pkg/signame"
 )
 
-// defaultStopOn is what stops crank where Config does not say.
+// defaultStopOn is what stops crank if Config does not set StopOn.
 var defaultStopOn = []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT}
 
-// onSignal is a signal to crank. CHLD comes by a channel of its own; PIPE and URG are crank's own and never get here.
+// onSignal handles a signal to crank. CHLD has a channel of its own; PIPE and URG are crank's own and never get here.
 func (s *Supervisor) onSignal(signal syscall.Signal) {
 	switch {
 	case signal == syscall.SIGHUP:

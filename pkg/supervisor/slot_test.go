@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// slots is "3:0 4:1": the slots of the generations.
+// slots returns the slots of the generations, as "3:0 4:1".
 func (w *world) slots() string {
 	var all []string
 	for _, g := range w.s.Status().Generations {
@@ -91,7 +91,7 @@ func TestSlots(t *testing.T) {
 			w := start(t, with(func(c *Config) { c.Check = []string{"/check"} }), v1, nil)
 			w.serve(1)
 			w.run(v2)
-			w.wantSlots("1:0 2:1") // world.check compares with what the processes were told
+			w.wantSlots("1:0 2:1") // world.check compares with the CRANK_SLOT of the processes
 			w.exits(2, 0, 0)
 			w.wantSlots("1:0 2:1")
 		},
@@ -112,7 +112,7 @@ func TestSlots(t *testing.T) {
 			w.pass(2 * backoffFirst)
 			w.wantSlots("2:0")
 			w.serve(2)
-			w.exits(2, 3, 1) // what is left is killed, but not gone yet
+			w.exits(2, 3, 1) // the leftover process is killed, but not gone yet
 			w.kernel.setUndying(true)
 			w.pass(2*restartGrace + killGrace)
 			w.wantSlots("2:0 3:1")

@@ -169,7 +169,7 @@ func (s *Supervisor) Status() *Status { return s.status.Load() }
 // when there is a newer one. It never blocks.
 func (s *Supervisor) Events(seq int64) ([]Event, <-chan struct{}) { return s.history.since(seq) }
 
-// Said returns a channel that is closed when an app has sent STATUS= or EXTEND_TIMEOUT_USEC= and the snapshot has it: these are no events.
+// Said returns a channel that is closed when an app has sent STATUS= or EXTEND_TIMEOUT_USEC= and the snapshot has it: these are not events.
 // It never blocks.
 func (s *Supervisor) Said() <-chan struct{} { return s.said.next() }
 

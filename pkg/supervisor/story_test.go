@@ -244,7 +244,7 @@ func TestReportedFailure(t *testing.T) {
 	})
 }
 
-// TestNeverReady: a first start that ends before it is ready is no success, whatever its exit code. A stop that was asked for may be one.
+// TestNeverReady: a first start that ends before it is ready is never a success, whatever its exit code. A requested stop may be one.
 func TestNeverReady(t *testing.T) {
 	okCodes := with(func(c *Config) { c.OKCodes = map[int]bool{3: true, 127: true, 143: true} })
 	readiness := func(r Readiness) Config { return with(func(c *Config) { c.Ready = r }) }
@@ -317,13 +317,13 @@ func TestNeverReady(t *testing.T) {
 	})
 }
 
-// TestStoppedTogether: where TERM reached the app as well, as with systemd's KillMode=control-group, the app's end is not a failed start.
+// TestStoppedTogether: if TERM reaches the app as well, as with systemd's KillMode=control-group, the app's exit is not a failed start.
 func TestStoppedTogether(t *testing.T) {
 	for range 20 { // Go chooses at random between channels that are ready
 		synctest.Test(t, func(t *testing.T) {
 			release := make(chan struct{})
 			w := start(t, defaults, v1, func(o *Options) { o.HungUp = func() bool { <-release; return false } })
-			w.signals <- syscall.SIGHUP // the loop is busy meanwhile
+			w.signals <- syscall.SIGHUP // keeps the loop busy meanwhile
 			synctest.Wait()
 			w.signals <- syscall.SIGTERM
 			w.kernel.end(1, proc.Exit{})
@@ -951,7 +951,7 @@ func TestRestart(t *testing.T) {
 			w.wantSignals(1, "others TERM")
 			w.pass(1)
 			w.wantSignals(1, "others TERM others KILL")
-			w.wantStates("1 stopping") // as long as it lives the next one would have no stdin
+			w.wantStates("1 stopping") // while it lives, the next one would have no stdin
 			w.pass(lookInterval)
 			w.wantStates("2 starting")
 		},

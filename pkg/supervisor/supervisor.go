@@ -25,7 +25,7 @@ type Launcher interface {
 	Launch(id ID, c Command, protect bool) (Child, error)
 	// Check starts argv, which has to exit 0 before the generation is launched. It counts as that generation's process.
 	Check(id ID, c Command, argv []string, protect bool) (Child, error)
-	// Probe starts argv, whose exit says whether the generation is ready. Others does not count it.
+	// Probe starts argv, whose exit status decides whether the generation is ready. Others does not count it.
 	Probe(id ID, c Command, argv []string, protect bool) (Child, error)
 	// Reap takes the status of every process that has ended. none: there are no children left. It is called when Children delivers, and
 	// at each tick.
@@ -41,11 +41,11 @@ type Launcher interface {
 
 // Child is the process of one generation, and all that belongs to it.
 type Child interface {
-	// PID returns the main process. If one that SetMain has named ends while the launched one runs, it is that one again from the next Reap on.
+	// PID returns the main process. If the one named by SetMain ends while the launched one runs, it is the launched one again from the next Reap on.
 	PID() int
 	// Executed reports whether it runs its program, or ran it. It does not block.
 	Executed() bool
-	// SetMain makes pid the main process, as the app has asked for. The error says why it cannot be: it has ended (proc.ErrEnded),
+	// SetMain makes pid the main process, as the app has requested. The error says why it cannot be: it has ended (proc.ErrEnded),
 	// or is not one of the generation's.
 	SetMain(pid int) error
 	// Signal signals the main process; with group, its process group.
@@ -137,7 +137,7 @@ type Options struct {
 
 const (
 	tick       = time.Second
-	maxSignals = 64              // handled in one turn before the ends of processes
+	maxSignals = 64              // handled in one turn before process exits
 	gapLimit   = 3 * time.Second // if no part of crank runs for longer, it was stopped
 
 	failedGrace    = 5 * time.Second       // a failed candidate is killed after at most this
@@ -170,7 +170,7 @@ type Supervisor struct {
 	status  atomic.Pointer[Status]
 	pauses  pauses
 	history *history
-	said    *bell // rings when the snapshot has something new that an app said and that is no event
+	said    *bell // rings when the snapshot has something new from an app that is not an event
 	done    chan struct{}
 
 	// One channel for each kind of message.
@@ -304,8 +304,8 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 	}
 }
 
-// afterSignals handles the signals that are there, then the ends of processes. systemd's KillMode=control-group sends TERM to crank and
-// to the app: the app's end is then part of a stop, not a failed start.
+// afterSignals handles pending signals, then process exits. systemd's KillMode=control-group sends TERM to crank and
+// to the app: the app's exit is then part of a stop, not a failed start.
 func (s *Supervisor) afterSignals() {
 	defer s.onChildren()
 	for range maxSignals {

@@ -22,7 +22,7 @@ type situation struct {
 	subject int // the generation that the event is about; 0: there is none
 	reach   func(*world)
 	check   []string
-	command Command // crank's own; none: all is started by requests
+	command Command // crank's own; none: requests start everything
 }
 
 var situations = []situation{

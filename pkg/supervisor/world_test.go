@@ -778,7 +778,7 @@ func (c *child) Executed() bool {
 	return c.executed
 }
 
-// endedPID is of a process that has ended.
+// endedPID is the pid of a process that has ended.
 const endedPID = 1999
 
 // SetMain knows the processes from 2000 on for those of all generations, by turns of ten.
@@ -796,7 +796,7 @@ func (c *child) SetMain(pid int) error {
 	return nil
 }
 
-// namedEnds makes the launcher say that another process is the main one, as when one that the app had named has ended.
+// namedEnds makes the launcher report another main process, as after the end of one that the app had named.
 func (k *kernel) namedEnds(n int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -894,7 +894,7 @@ func (c *child) setOthers(n int) {
 	c.others = n
 }
 
-// errFinal is the answer for a candidate that has no address.
+// errFinal is the answer for a candidate without a valid address.
 var errFinal = errors.New("no port")
 
 // prober is the network.

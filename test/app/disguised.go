@@ -12,7 +12,7 @@ import (
 	"github.com/crankctl/crank/test/disguise"
 )
 
-// noticesFD is NOTIFY_FD for the orphans: without it crank would refuse what they send, since it cannot find out whose they are.
+// noticesFD is NOTIFY_FD for the orphans: without it crank would refuse their messages, since it cannot identify their generation.
 const noticesFD = 3
 
 // startDisguised starts orphans that show an environment other than their own, and returns once they exist.

@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// Nothing is an answer to any request of HTTP/1.1, after which the connection stays open.
+// Nothing is an empty response to any HTTP/1.1 request, after which the connection stays open.
 const Nothing = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
-// WriteAs has another process, of this user and group id, write text to a connection. It needs root.
+// WriteAs makes another process, with this user and group id, write text to a connection. It needs root.
 func WriteAs(uid int, conn *net.UnixConn, text string) error {
 	file, err := conn.File()
 	if err != nil {
@@ -63,7 +63,7 @@ func Accept(t testing.TB, l net.Listener, serve func(*net.UnixConn)) {
 	})
 }
 
-// AnswerAs has processes of a user answer each request on l with Nothing.
+// AnswerAs makes processes of a user answer each request on l with Nothing.
 func AnswerAs(t testing.TB, l net.Listener, uid int) {
 	t.Helper()
 	Accept(t, l, func(conn *net.UnixConn) {
@@ -85,7 +85,7 @@ func ReadRequest(conn io.Reader) error {
 		}
 	}
 	if lines.Buffered() > 0 {
-		return errors.New("there is more than a request")
+		return errors.New("data after the request")
 	}
 	return nil
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/crankctl/crank/test/root"
 )
 
-// Variables that make the test binary the app that takes crank's name: a file for all that it receives, how, and the two paths.
+// Variables that turn the test binary into the app that takes crank's name: a file for all that it receives, how, and the two paths.
 const receivedVariable, takeVariable, ownVariable, takenVariable = "ATTACK_RECEIVED", "ATTACK_TAKE", "ATTACK_OWN", "ATTACK_TAKEN"
 
 // impersonate gives the unix socket that crank passed on the name of crank's control socket, answers on it, and records what it receives.
@@ -55,8 +55,8 @@ func impersonate(received string) error {
 	}
 }
 
-// A crank of root bound a unix socket for an app of user 65534. That app gives it the name of the control socket, in a directory where
-// it may. Who called listen(2) on it is root; who answers is not, and gets nothing of what root's crankctl would send. crank reports it.
+// root's crank has bound a unix socket for an app of user 65534. That app gives it the name of the control socket, in a directory where
+// it may do so. root called listen(2) on it, but does not answer on it, so root's crankctl sends nothing. crank reports the replacement.
 func TestAppTakesControlSocket(t *testing.T) {
 	root.Need(t)
 	programs.Need(t, "setpriv")
@@ -69,7 +69,7 @@ func TestAppTakesControlSocket(t *testing.T) {
 			err := cmd.Run()
 			content, readErr := os.ReadFile(filepath.Join(filepath.Dir(i.ctl), "received"))
 			if readErr != nil || strings.Contains(string(content), "hunter2") {
-				t.Errorf("the app has received %q, %v", content, readErr)
+				t.Errorf("the app received %q, %v", content, readErr)
 			}
 			if cmd.ProcessState.ExitCode() != 3 || !strings.Contains(out.String(), "65534") {
 				t.Errorf("crankctl: %v: %s", err, out.String())

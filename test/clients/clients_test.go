@@ -162,7 +162,7 @@ func start(t *testing.T, flags, binds []string, command ...string) *instance {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "cl-") // shorter than t.TempDir, for the paths of sockets
 	if err == nil {
-		err = os.Chmod(dir, 0o711) // as crank makes it
+		err = os.Chmod(dir, 0o711) // as crank creates it
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 	"github.com/crankctl/crank/pkg/control"
 )
 
-// TestCPULimit: crank has used more CPU time than it may (ulimit -t). The kernel sends it XCPU each second then.
+// TestCPULimit: crank exceeds its CPU time (ulimit -t). The kernel then sends it XCPU each second.
 func TestCPULimit(t *testing.T) {
 	c := newLimitCell(t)
 	c.limited("-S -t 1")
@@ -41,7 +41,7 @@ func TestCPULimit(t *testing.T) {
 	c.undisturbed(syscall.SIGXCPU, "XCPU")
 }
 
-// TestVirtualTimer: crank was started with a timer of its CPU time, which execve(2) preserves.
+// TestVirtualTimer: crank inherits a timer of its CPU time, which execve(2) preserves.
 func TestVirtualTimer(t *testing.T) {
 	if why := withoutProgram("perl")(); why != "" {
 		t.Skip("NOT TESTED: " + why)
@@ -65,7 +65,7 @@ func TestVirtualTimer(t *testing.T) {
 	c.undisturbed(syscall.SIGVTALRM, "VTALRM")
 }
 
-// burn asks for the metrics until stop is called.
+// burn requests the metrics until stop is called.
 func (c *limitCell) burn() (stop func()) {
 	_, address, _ := strings.Cut(c.info().HTTP, "://")
 	ctx, cancel := context.WithCancel(context.Background())

@@ -23,7 +23,7 @@ import (
 	"github.com/crankctl/crank/test/instance"
 )
 
-// telling is an app that tells through a FIFO which signals it gets. On USR1 it writes to its stdout and stderr. It exits with 7.
+// telling is an app that reports through a FIFO which signals it gets. On USR1 it writes to its stdout and stderr. It exits with 7.
 const telling = `exec 4>"$0"; for s in XFSZ XCPU TTOU VTALRM USR2; do trap "echo $s >&4" $s; done
 trap 'echo text; echo text >&2; echo wrote >&4' USR1; trap 'kill $!; exit 7' TERM
 sleep 1000 & echo up >&4; while :; do wait; done`
@@ -52,7 +52,7 @@ func newLimitCell(t *testing.T) *limitCell {
 	return c
 }
 
-// limited starts crank with a shell's ulimit, and waits until it can be sent every signal.
+// limited starts crank with a shell's ulimit, and waits until it can receive every signal.
 func (c *limitCell) limited(ulimit string) {
 	c.Helper()
 	c.wrap = []string{"sh", "-c", "ulimit " + ulimit + ` && exec "$@"`, "sh"}
@@ -61,27 +61,27 @@ func (c *limitCell) limited(ulimit string) {
 	c.info() // answered once all signals are received
 }
 
-// tells waits until the app tells something, and nothing else before.
+// tells waits until the app reports a line, with no other before.
 func (c *limitCell) tells(want string) {
 	c.Helper()
 	select {
 	case got := <-c.told:
 		if got != want {
-			c.Fatalf("the app tells %q, want %q", got, want)
+			c.Fatalf("the app reported %q, want %q", got, want)
 		}
 	case <-c.ended:
 		c.Fatalf("crank ended with %d", c.exitCode())
 	case <-time.After(c.patience):
-		c.Fatalf("the app does not tell %q", want)
+		c.Fatalf("the app did not report %q", want)
 	}
 }
 
-// undisturbed checks that the app has got no signal but those that are sent, and that it serves on.
+// undisturbed checks that the app has received only the signals sent to it, and that it still serves.
 func (c *limitCell) undisturbed(sent syscall.Signal, name string) {
 	c.Helper()
 	c.signal(syscall.SIGUSR2)
 	c.tells("USR2")
-	c.signal(sent) // somebody sends it
+	c.signal(sent) // sent by another process
 	c.tells(name)
 	c.signal(syscall.SIGTERM)
 	if got := c.observeEnd(); got != endsWith(7) {
@@ -103,12 +103,12 @@ func (c *limitCell) dropped() (n int, err error) {
 	}
 	found := regexp.MustCompile(`(?m)^crank_log_dropped_total (\d+)$`).FindSubmatch(body)
 	if found == nil {
-		return 0, errors.New("crank_log_dropped_total is not there")
+		return 0, errors.New("no crank_log_dropped_total")
 	}
 	return strconv.Atoi(string(found[1]))
 }
 
-// awaitDropped waits until one more line was dropped after do.
+// awaitDropped calls do, and waits until another line has been dropped.
 func (c *limitCell) awaitDropped(do func()) {
 	c.Helper()
 	before, err := c.dropped()
@@ -122,7 +122,7 @@ func (c *limitCell) awaitDropped(do func()) {
 	})
 }
 
-// sendWithCrankctl has crank write to its log.
+// sendWithCrankctl makes crank write to its log.
 func (c *limitCell) sendWithCrankctl() {
 	c.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), c.patience)
@@ -138,13 +138,13 @@ func (c *limitCell) awaitLogged(text string) {
 	c.eventually("crank has logged "+text, func() error {
 		log, err := os.ReadFile(filepath.Join(c.dir, "log"))
 		if err == nil && !strings.Contains(string(log), text) {
-			err = errors.New("it has not")
+			err = errors.New("not logged")
 		}
 		return err
 	})
 }
 
-// TestFileSizeLimit: crank cannot write to its files (ulimit -f). The kernel sends XFSZ to crank then, which is not for the app.
+// TestFileSizeLimit: crank cannot write to its files (ulimit -f). The kernel then sends XFSZ to crank, which must not reach the app.
 func TestFileSizeLimit(t *testing.T) {
 	for _, bound := range []bool{true, false} {
 		for _, output := range []string{"auto", "tag"} {
@@ -183,7 +183,7 @@ func TestFileSizeLimit(t *testing.T) {
 			log, err := os.ReadFile(filepath.Join(c.dir, "log"))
 			c.must(err)
 			if n := strings.Count(string(log), "app output lost"); n != 1 {
-				t.Errorf("crank has warned %d times, want once", n)
+				t.Errorf("%d warnings, want one", n)
 			}
 		})
 	}
@@ -224,7 +224,7 @@ func (c *limitCell) copied(name string) *os.File {
 	return w
 }
 
-// TestBackgroundWrites: crank in the background writes to a terminal with "stty tostop". Its whole process group gets TTOU for that.
+// TestBackgroundWrites: crank in the background writes to a terminal with "stty tostop", for which its whole process group gets TTOU.
 func TestBackgroundWrites(t *testing.T) {
 	for _, shell := range []string{"bash", "dash", "zsh"} {
 		for _, output := range []string{"auto", "tag"} {
@@ -258,7 +258,7 @@ func TestBackgroundWrites(t *testing.T) {
 
 func quoted(script string) string { return "'" + strings.ReplaceAll(script, "'", `'\''`) + "'" }
 
-// TestInstallAtTheLimit: files that cannot be written are an error of crank's, and not the end of it by a signal.
+// TestInstallAtTheLimit: files that cannot be written are an error; no signal kills crank.
 func TestInstallAtTheLimit(t *testing.T) {
 	out, err := exec.Command("sh", "-c", `ulimit -f 1 && exec "$@"`, "sh", filepath.Join(bin, "crank"), "-install", t.TempDir()).CombinedOutput()
 	var exit *exec.ExitError

@@ -39,7 +39,7 @@ func Start(t *testing.T, bin string, flags []string, app ...string) *Instance {
 	t.Helper()
 	prefix, err := os.MkdirTemp("", "c") // short: the path of a socket has 107 bytes
 	if err == nil {
-		err = os.Chmod(prefix, 0o711) // as crank makes it
+		err = os.Chmod(prefix, 0o711) // as crank creates it
 	}
 	if err != nil {
 		t.Fatal(err)

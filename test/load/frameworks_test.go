@@ -10,14 +10,14 @@ import (
 	"github.com/crankctl/crank/test/programs"
 )
 
-// warmUp is what the apps below do before they can serve. They answer "early" until then.
+// warmUp is what the apps below do before they can serve. Until then they answer "early".
 const warmUp = `
 import os, time
 open(os.environ["WARMING"], "w").close()
 def warmed(): return os.path.exists(os.environ["OPEN"])
 `
 
-// frameworks are apps that warm up where their framework has a place for it; early are those that accept meanwhile, and answer live clients.
+// frameworks are apps that warm up where their framework allows it; early marks those that accept meanwhile, and answer live clients.
 // docs/apps.md has the table.
 var frameworks = []struct {
 	name    string
@@ -96,7 +96,7 @@ func TestFrameworksWarmUp(t *testing.T) {
 				}
 			}
 			if (early > 0) != f.early {
-				t.Errorf("%d clients were answered by the app that was warming up", early)
+				t.Errorf("%d clients were answered by an app that was still warming up", early)
 			}
 			if err := os.WriteFile(open, nil, 0o644); err != nil {
 				t.Fatal(err)

@@ -131,7 +131,7 @@ func TestAcceptsBeforeReady(t *testing.T) {
 	}
 }
 
-// startCandidate starts a candidate, and waits until it is as far as that.
+// startCandidate starts a candidate, and waits until it has reached a state.
 func (i *instance) startCandidate(command []string, asFar func() bool) {
 	i.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -148,7 +148,7 @@ func (i *instance) startCandidate(command []string, asFar func() bool) {
 	}
 }
 
-// answer asks once, on a connection of its own.
+// answer sends one request, on a connection of its own.
 func (i *instance) answer() string {
 	i.t.Helper()
 	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}

@@ -160,7 +160,7 @@ func TestReadmeExample(t *testing.T) {
 	checkRelease(t, mustRender(t, string(example[1])))
 }
 
-// The notes' loop reloads one pod after another and stops at the first that fails, with its code, or that does not say that it has swapped:
+// The notes' loop reloads one pod after another and stops at the first that fails, with its code, or that does not confirm its swap:
 // kubectl exec can exit 0 when its connection breaks. The loop of docs/kubernetes.md is tested in test/readme.
 func TestNotesReloadLoop(t *testing.T) {
 	notes := mustRender(t, ci(t, "inject")).notes

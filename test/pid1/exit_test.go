@@ -62,7 +62,7 @@ var exiting = []behaviour{
 	}},
 }
 
-// inFiles calls f with a directory that everybody can read, with these executable files.
+// inFiles calls f with a world-readable directory that holds these executable files.
 func inFiles(files map[string]string, f func(dir string) error) error {
 	dir, err := os.MkdirTemp("", "pid1")
 	if err != nil {

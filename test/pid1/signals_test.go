@@ -388,7 +388,7 @@ func TestStopSignal(t *testing.T) {
 	})
 }
 
-// TestStopOn: -stop-on says which signals stop crank. The others are the app's, and crank goes on.
+// TestStopOn: only the signals in -stop-on stop crank. The others go to the app, and crank keeps running.
 func TestStopOn(t *testing.T) {
 	type test struct {
 		flags []string
@@ -429,13 +429,13 @@ func TestStopOn(t *testing.T) {
 				if _, err := c.expect(fmt.Sprintf("signal %d", tt.want)); err != nil {
 					return err
 				}
-				return c.ends(128 + int(syscall.SIGKILL)) // the app does not end of it
+				return c.ends(128 + int(syscall.SIGKILL)) // it does not stop the app
 			}))
 		}
 	})
 }
 
-// TestInterrupts: three INT kill on a terminal, but not where INT does not stop.
+// TestInterrupts: on a terminal three INT kill the app, unless INT is not in -stop-on.
 func TestInterrupts(t *testing.T) {
 	ourModes(t, func(t *testing.T, p *program) {
 		tty := terminal.Open(t, false)
@@ -445,7 +445,7 @@ func TestInterrupts(t *testing.T) {
 	})
 }
 
-// goesOn sends a signal three times. It must reach the app, and crank must not stop: then it would not swap.
+// goesOn sends a signal three times. It must reach the app without stopping crank, which must still swap.
 func goesOn(c *container, send, want syscall.Signal) error {
 	if _, err := c.expect("ready"); err != nil {
 		return err

@@ -16,7 +16,7 @@ import (
 	"github.com/crankctl/crank/test/terminal"
 )
 
-// The interactive shells that these tests drive, without a user's settings and without a line editor.
+// The interactive shells that these tests drive, without user settings and without a line editor.
 var shells = map[string][]string{
 	"bash": {"--norc", "--noprofile", "--noediting", "-i"},
 	"dash": {"-i"},
@@ -39,7 +39,7 @@ func eachShell(t *testing.T, test func(t *testing.T, name string, command []stri
 
 const prompt = "what now? "
 
-// step is something that is typed, what the terminal shows then, and whose foreground it is.
+// step is some input, the terminal's expected output, and the expected foreground process.
 type step struct{ typed, want, foreground string }
 
 func dialogue(t *testing.T, tty *terminal.Terminal, steps []step) {
@@ -71,7 +71,7 @@ func usesTerminal(t *testing.T, tty *terminal.Terminal, shell string, n int) {
 	})
 }
 
-// TestRestartedShell: with -restart always the next shell has the terminal, like the first one, however that one has ended.
+// TestRestartedShell: with -restart always the next shell has the terminal, like the first one, however that one ended.
 func TestRestartedShell(t *testing.T) {
 	ourModes(t, func(t *testing.T, p *program) {
 		eachShell(t, func(t *testing.T, name string, command []string) {
@@ -85,7 +85,7 @@ func TestRestartedShell(t *testing.T) {
 			usesTerminal(t, tty, name, 2)
 			must(t, tty.Type("kill -9 $$\n"))
 			usesTerminal(t, tty, name, 3)
-			// The foreground is a job of the shell's, which is killed with it.
+			// The foreground is a job of the shell, which is killed with it.
 			must(t, tty.Type("sleep 1000\n"))
 			must(t, tty.AwaitForeground("sleep"))
 			shell, err := c.app(name)
@@ -96,7 +96,7 @@ func TestRestartedShell(t *testing.T) {
 			must(t, kill(job))
 			must(t, kill(shell))
 			usesTerminal(t, tty, name, 4)
-			// A job that ignores TERM is left, and is killed before the next shell starts.
+			// A leftover job that ignores TERM is killed before the next shell starts.
 			must(t, tty.Type("(trap '' TERM HUP; exec sleep 1000)\n"))
 			must(t, tty.AwaitForeground("sleep"))
 			shell, err = c.app(name)
@@ -110,12 +110,12 @@ func TestRestartedShell(t *testing.T) {
 // reader is an app that reads a line and exits.
 const reader = `read line && echo "$CRANK_GENERATION reads $line"; exit 3`
 
-// looker is an app that says what its stdin is. It exits on USR1, and on TERM if it is not a generation that stays.
+// looker is an app that prints what its stdin is. It exits on USR1, and on TERM unless it is the generation that stays.
 const looker = `trap 'exit 0' USR1; trap '[ $CRANK_GENERATION = "$0" ] || exit 0' TERM
 case $(readlink /proc/self/fd/0) in pipe*|/dev/pts*|/dev/tty*) s=stdin;; /dev/null) s=null;; socket*) s=socket;; esac; echo $CRANK_GENERATION has $s
 while :; do sleep 0.05; done`
 
-// TestStdinRestart: what one app has not read of a pipe the next one reads.
+// TestStdinRestart: after a restart, the next app reads what the last one left unread in a pipe.
 func TestStdinRestart(t *testing.T) {
 	ourModes(t, func(t *testing.T, p *program) {
 		in, out := mustPipe(t)
@@ -142,8 +142,8 @@ func mustPipe(t *testing.T) (in, out *os.File) {
 	return in, out
 }
 
-// TestStdinSwap: at a swap the older generation keeps stdin, and the new one has /dev/null. A restart has stdin again, once no other
-// generation lives.
+// TestStdinSwap: at a swap the older generation keeps stdin, and the new one has /dev/null. A restarted one has stdin again, once no other
+// generation is alive.
 func TestStdinSwap(t *testing.T) {
 	for _, kind := range []string{"pipe", "terminal"} {
 		t.Run(kind, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestStdinSwap(t *testing.T) {
 				if tty != nil {
 					must(t, tty.AwaitForeground("sh"))
 				}
-				if n := strings.Count(c.stderr.String(), "stdin left to older generation"); n != 1 {
+				if n := strings.Count(c.stderr.String(), "stdin kept by older generation"); n != 1 {
 					t.Errorf("%d warnings, want one: %s", n, &c.stderr)
 				}
 			})
@@ -177,7 +177,7 @@ func TestStdinSwap(t *testing.T) {
 	}
 }
 
-// TestStdinSocket: with -stdin-socket each generation has the socket, and there is nothing to warn of.
+// TestStdinSocket: with -stdin-socket each generation has the socket, and no warning is logged.
 func TestStdinSocket(t *testing.T) {
 	ourModes(t, func(t *testing.T, p *program) {
 		in, _ := mustPipe(t)
@@ -188,7 +188,7 @@ func TestStdinSocket(t *testing.T) {
 		must(t, c.signal(syscall.SIGHUP))
 		expectLine(t, c, "2 has socket")
 		must(t, alone(c))
-		if strings.Contains(c.stderr.String(), "stdin left") {
+		if strings.Contains(c.stderr.String(), "stdin kept") {
 			t.Errorf("crank warns: %s", &c.stderr)
 		}
 	})
@@ -214,7 +214,7 @@ func TestStdinDraining(t *testing.T) {
 	})
 }
 
-// TestStdinLate: the first generation that there is has stdin, also where crank has waited for crankctl run, and where nothing is
+// TestStdinLate: the first generation has stdin even if it was started by crankctl run, and so has one started when nothing is
 // left of the one before.
 func TestStdinLate(t *testing.T) {
 	ourModes(t, func(t *testing.T, p *program) {
@@ -251,7 +251,7 @@ func expectLine(t *testing.T, c *container, want string) {
 	must(t, err)
 }
 
-// alone waits until crank has one child.
+// alone waits until crank has only one child.
 func alone(c *container) error {
 	return eventually(func() error {
 		if children := childrenOf(c.pid); len(children) != 1 {

@@ -20,7 +20,7 @@ func Unused() string {
 	panic("no port is unused")
 }
 
-// isUnused binds the port for a moment. No process is forked meanwhile: it would have the port too, until its exec.
+// isUnused binds the port for a moment. No process is forked meanwhile: it would hold the port too, until its exec.
 func isUnused(port string) bool {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()

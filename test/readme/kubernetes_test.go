@@ -10,7 +10,7 @@ import (
 	"github.com/crankctl/crank/test/markdown"
 )
 
-// kubectl plays the real one: three pods, of which the second is as $SECOND says. Its exec reloads by printing what crankctl prints.
+// kubectl is a fake with three pods; $SECOND selects the behaviour of the second. Its exec prints what crankctl reload prints.
 const kubectl = `#!/bin/sh
 line() { echo 'web: generation 2 started       pid 31' >&2; }
 case "$*" in
@@ -32,7 +32,7 @@ esac
 line; echo 'swapped web 1 -> 2 in 1.0s'
 `
 
-// The loop of docs/kubernetes.md goes to the next pod only after one that is known to have swapped, whatever kubectl exec exits with.
+// The loop of docs/kubernetes.md continues only after a pod that has confirmed its swap, whatever the exit code of kubectl exec.
 func TestLoopOverPods(t *testing.T) {
 	loop := markdown.Block(t, "../../docs/kubernetes.md", "Every pod, one after another", "sh")
 	dir := t.TempDir()
@@ -42,7 +42,7 @@ func TestLoopOverPods(t *testing.T) {
 	for _, c := range []struct {
 		second string
 		code   int
-		pods   string // that were asked to reload
+		pods   string // told to reload
 		says   string
 	}{
 		{"swaps", 0, "1 2 3", "swapped web 1 -> 2 in 1.0s"},

@@ -120,7 +120,7 @@ func passed(t *testing.T, kinds string, variables, command []string) (code int, 
 	return cmd.ProcessState.ExitCode(), out.String(), log.String()
 }
 
-// TestInheritedSockets: what a service manager passes keeps its name, and what is not passed on is not dropped silently.
+// TestInheritedSockets: inherited sockets keep their names, and none is dropped silently.
 func TestInheritedSockets(t *testing.T) {
 	t.Parallel()
 	ours := func(count, names string) []string {
@@ -223,7 +223,7 @@ func TestInheritedStdin(t *testing.T) {
 	}
 }
 
-// TestInheritedFromCrank: a crank above passes its sockets and their names, as systemd does.
+// TestInheritedFromCrank: an outer crank passes its sockets and their names, as systemd does.
 func TestInheritedFromCrank(t *testing.T) {
 	t.Parallel()
 	outer := []string{"crank", "-bind", "web=127.0.0.1:0", "-bind", "adm=127.0.0.1:0"}
@@ -237,7 +237,7 @@ func TestInheritedFromCrank(t *testing.T) {
 	}
 }
 
-// TestSocketActivate: the real program of systemd, with names and without.
+// TestSocketActivate: systemd's own program, with and without names.
 func TestSocketActivate(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("systemd-socket-activate"); err != nil {
@@ -275,7 +275,7 @@ func TestSocketActivate(t *testing.T) {
 	}
 }
 
-// activate connects once somebody listens: the program starts then.
+// activate connects once somebody listens, which starts the program.
 func activate(address string, done <-chan struct{}) {
 	for {
 		if conn, err := net.Dial("tcp4", address); err == nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/crankctl/crank/test/processes"
 )
 
-// bursts is an app that writes 200 KiB at once to stderr, again and again: lines of all lengths, some longer than a pipe. When it is asked
+// bursts is an app that repeatedly writes 200 KiB to stderr in one go: lines of all lengths, some longer than a pipe. When it is asked
 // to stop, it finishes what it is writing.
 const bursts = `
 import os, signal, time
@@ -89,7 +89,7 @@ func ends(line string) string {
 	return fmt.Sprintf("%s... (%d bytes) ...%s", line[:200], len(line), line[len(line)-200:])
 }
 
-// TestUnfinishedLines: an app that does not end its line holds up nobody. Who writes next starts a new line.
+// TestUnfinishedLines: an app that does not end its line delays no other writer. The next writer starts a new line.
 func TestUnfinishedLines(t *testing.T) {
 	t.Parallel()
 	crank := exec.Command("crank", "-bind", "127.0.0.1:0", "-ctl", "off", "-conf", "off", "-ready", "none", "-settle", "0", "-log-format", "json",
@@ -128,6 +128,6 @@ func TestUnfinishedLines(t *testing.T) {
 		}
 	}
 	if working != 2 {
-		t.Errorf("the app is there %d times, want 2:\n%s", working, &text)
+		t.Errorf("the app's text was found %d times, want 2:\n%s", working, &text)
 	}
 }

@@ -48,7 +48,7 @@ type process struct {
 func newStory(e *testscript.Env) error {
 	prefix, err := os.MkdirTemp("", "cr")
 	if err == nil {
-		err = os.Chmod(prefix, 0o711) // as crank makes it
+		err = os.Chmod(prefix, 0o711) // as crank creates it
 	}
 	if err != nil {
 		return err

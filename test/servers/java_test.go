@@ -10,7 +10,7 @@ import (
 	crank "github.com/crankctl/crank/test/instance"
 )
 
-// TestThreadDump: on QUIT a JVM prints its threads (java(1), kill -3) and goes on, and so does crank with -profile java.
+// TestThreadDump: on QUIT a JVM prints its threads (java(1), kill -3) and keeps running, and so does crank with -profile java.
 func TestThreadDump(t *testing.T) {
 	java, err := exec.LookPath("java")
 	if err != nil {
@@ -24,10 +24,10 @@ func TestThreadDump(t *testing.T) {
 	}
 	for deadline := time.Now().Add(time.Minute); !strings.Contains(i.Log(), "Full thread dump"); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("there is no thread dump")
+			t.Fatal("no thread dump")
 		}
 	}
-	i.Crankctl("reload") // refused while crank stops
+	i.Crankctl("reload") // refused if crank is stopping
 	i.Terminate()
 	i.Wait()
 }

@@ -19,7 +19,7 @@ const at = (fd) => { try { return require("fs").readlinkSync("/proc/self/fd/" + 
 console.log("stdin " + at(0).startsWith("socket:") + " inherited " + (at(0) === at(3)));
 `
 
-// TestNodeParents: a Node parent passes descriptor 0 on, and no higher one than 2, which is what docs/recipes/node.md says. The server
+// TestNodeParents: a Node parent passes on descriptors 0 to 2 and no others, as docs/recipes/node.md says. The server
 // "npm start" of the table is swapped under load.
 func TestNodeParents(t *testing.T) {
 	for _, test := range []struct {

@@ -50,13 +50,13 @@ while True:
     signal.pause()
 `
 
-// warning is what crank logs of a rival.
+// warning is crank's log line about a rival.
 type warning struct {
 	Level, Msg, Socket, Bound, Other, Cause string
 	Generation, PID, Waiting                int
 }
 
-// rivalWarnings waits for so many warnings.
+// rivalWarnings waits for n warnings.
 func rivalWarnings(t *testing.T, i *instance.Instance, n int) (found []warning) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -84,7 +84,7 @@ func script(t *testing.T, text string) string {
 	return path
 }
 
-// TestRivalOfTheApp: with SO_REUSEPORT the app can bind the port itself, and clients that the kernel gives to crank's socket are not
+// TestRivalOfTheApp: with SO_REUSEPORT the app can bind the port itself, and clients that the kernel assigns to crank's socket are not
 // answered. crank warns before the first of them, once for each generation.
 func TestRivalOfTheApp(t *testing.T) {
 	for _, test := range []struct{ kind, when string }{{"tcp", "after"}, {"tcp", "before"}, {"tcp", "forked"}, {"udp", "after"}} {
@@ -95,8 +95,8 @@ func TestRivalOfTheApp(t *testing.T) {
 			i := instance.Start(t, bin, []string{"-bind", "web=" + address + "?reuseport"}, "python3", script(t, rivalApp), test.kind, port, test.when)
 			for generation := 1; generation <= 2; generation++ {
 				w := rivalWarnings(t, i, generation)[generation-1]
-				if w.Msg != "app listens on a socket of its own" || w.Generation != generation || w.Socket != "web" || w.Other != "127.0.0.1:"+port ||
-					w.PID == 0 || !strings.Contains(w.Cause, "take descriptor 4") {
+				if w.Msg != "app bound the shared port itself" || w.Generation != generation || w.Socket != "web" || w.Other != "127.0.0.1:"+port ||
+					w.PID == 0 || !strings.Contains(w.Cause, "use descriptor 4") {
 					t.Errorf("got %+v", w)
 				}
 				if generation == 1 {
@@ -122,7 +122,7 @@ func TestRivalOfAnother(t *testing.T) {
 			i := instance.Start(t, bin, []string{"-bind", "web=" + kind + "://127.0.0.1:" + port + "?reuseport"}, "python3", script(t, idleApp))
 			rival := bindRival(t, kind, port)
 			defer rival.Close()
-			for n := range 64 { // the kernel divides them by a hash
+			for n := range 64 { // the kernel distributes them by a hash
 				conn, err := net.Dial(kind, "127.0.0.1:"+port)
 				if err != nil {
 					t.Fatal(err)
@@ -131,7 +131,7 @@ func TestRivalOfAnother(t *testing.T) {
 				fmt.Fprintf(conn, "%d", n)
 			}
 			w := rivalWarnings(t, i, 1)[0]
-			if w.Msg != "nobody accepts; another socket listens" || w.Generation != 1 || w.Waiting == 0 || w.Other != "127.0.0.1:"+port || w.PID != os.Getpid() {
+			if w.Msg != "clients not accepted; another socket is listening" || w.Generation != 1 || w.Waiting == 0 || w.Other != "127.0.0.1:"+port || w.PID != os.Getpid() {
 				t.Errorf("got %+v, want pid %d", w, os.Getpid())
 			}
 			i.Terminate()

@@ -19,7 +19,7 @@ type Shell struct {
 	ended chan struct{} // closed when the shell has been waited for
 }
 
-// StartShell starts bash, dash or zsh, without a user's settings, in a directory and with an environment. It has job control and an echo.
+// StartShell starts bash, dash or zsh without user settings, in a directory and with an environment. It has job control and echo.
 // At the end of the test it must be able to exit: nothing may run in its foreground.
 func StartShell(t *testing.T, path, dir string, env []string) *Shell {
 	t.Helper()
