@@ -49,9 +49,9 @@ func (c *crank) load() (saved.Record, error) {
 		c.hasSaved = true
 	case errors.Is(err, fs.ErrNotExist):
 	case errors.Is(err, saved.ErrForeign) && c.cfg.Explicit["conf"] != config.Default:
-		return record, fmt.Errorf("-conf (CRANK_CONF): %w: remove it, or choose another path or off", err)
+		return record, fmt.Errorf("-conf (CRANK_CONF): %w: choose another path or off, or remove it", err)
 	case errors.Is(err, saved.ErrForeign):
-		c.confError = fmt.Errorf("%w: remove it and restart crank, or choose another path with -conf (CRANK_CONF)", err)
+		c.confError = fmt.Errorf("%w: choose another path with -conf (CRANK_CONF), or remove it and restart crank", err)
 		logging.Warn(c.log, "running without a saved command", "conf", c.conf, "cause", c.confError.Error())
 		c.conf = ""
 	case errors.Is(err, saved.ErrCorrupt):

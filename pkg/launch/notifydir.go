@@ -95,7 +95,7 @@ func entriesOfNotifyDir(dir *os.File) ([]os.DirEntry, error) {
 		return nil, err
 	}
 	if info.Mode().Perm()|0o060 != notifyDirMode|0o060 || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Type() != os.ModeSocket }) {
-		return nil, fmt.Errorf("%s was not created by crank: remove it, or choose another -name or -prefix", dir.Name())
+		return nil, fmt.Errorf("%s was not created by crank: choose another -name or -prefix, or remove it", dir.Name())
 	}
 	return entries, nil
 }

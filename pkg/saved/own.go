@@ -96,7 +96,7 @@ func look(path string) ([]byte, error) {
 	case err != nil:
 		return nil, foreign(err.Error())
 	case !isOwn(data):
-		return nil, foreign(path + " does not begin with its mark")
+		return nil, foreign(path + " does not start with crank's mark")
 	}
 	return data, checkSafe(path, info)
 }

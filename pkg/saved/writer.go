@@ -168,7 +168,7 @@ func (w *Writer) write(data []byte) error {
 	dir := filepath.Dir(w.path)
 	if !w.isWritten(data) {
 		if err := w.replace(data, dir); errors.Is(err, ErrForeign) {
-			return fmt.Errorf("cannot save the command: %w: remove it, or choose another path with -conf (CRANK_CONF)", err)
+			return fmt.Errorf("cannot save the command: %w: choose another path with -conf (CRANK_CONF), or remove it", err)
 		} else if err != nil {
 			return fmt.Errorf("cannot save the command: %w", err)
 		}
