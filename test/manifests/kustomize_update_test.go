@@ -21,7 +21,7 @@ func TestUpdateScript(t *testing.T) {
 	s := newSidecar(t)
 	v1 := s.image("v1", "#!/bin/sh\nexec sleep 1000 # v1")
 	v2 := s.image("v2", "#!/bin/sh\nexec sleep 1000 # v2")
-	broken := s.image("broken", "not a program")
+	broken := s.image("broken", "#!/no/such/interpreter")
 
 	first := s.update(v1)
 	first.expect("update.sh: waiting: ") // for crank
