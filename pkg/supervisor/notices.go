@@ -99,6 +99,9 @@ func (s *Supervisor) onSaidFailed(g *generation, m notify.Message) bool {
 }
 
 func (s *Supervisor) onSaidStopping(g *generation, _ notify.Message) bool {
+	if g.candidate() {
+		s.takeSignals() // what stops the app may have stopped crank as well, see afterSignals
+	}
 	switch {
 	case g.candidate():
 		s.failCandidate(reasonReported, "said STOPPING=1 before it was current")

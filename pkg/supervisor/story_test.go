@@ -317,19 +317,34 @@ func TestNeverReady(t *testing.T) {
 	})
 }
 
-// TestStoppedTogether: if TERM reaches the app as well, as with systemd's KillMode=control-group, the app's exit is not a failed start.
+// TestStoppedTogether: if TERM reaches the app as well, as with systemd's KillMode=control-group, the app's exit is not a failed start,
+// however crank learns of it.
 func TestStoppedTogether(t *testing.T) {
-	for range 20 { // Go chooses at random between channels that are ready
-		synctest.Test(t, func(t *testing.T) {
-			release := make(chan struct{})
-			w := start(t, defaults, v1, func(o *Options) { o.HungUp = func() bool { <-release; return false } })
-			w.signals <- syscall.SIGHUP // keeps the loop busy meanwhile
-			synctest.Wait()
-			w.signals <- syscall.SIGTERM
-			w.kernel.end(1, proc.Exit{})
-			close(release)
-			w.settle()
-			w.wantExit(0)
+	exits := func(w *world) { w.kernel.end(1, proc.Exit{}) }
+	for name, does := range map[string]struct{ meanwhile, then func(*world) }{
+		"it exits":                    {exits, nil},
+		"it exits, and a tick is due": {func(w *world) { time.Sleep(tick); exits(w) }, nil},
+		"it says STOPPING=1":          {func(w *world) { go w.s.Notice(1, notify.Message{Stopping: true}) }, exits},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 { // Go chooses at random between channels that are ready
+				synctest.Test(t, func(t *testing.T) {
+					release := make(chan struct{})
+					w := start(t, defaults, v1, func(o *Options) { o.HungUp = func() bool { <-release; return false } })
+					w.signals <- syscall.SIGHUP // the loop is busy meanwhile
+					synctest.Wait()
+					w.signals <- syscall.SIGTERM
+					does.meanwhile(w)
+					synctest.Wait()
+					close(release)
+					w.settle()
+					if does.then != nil {
+						does.then(w)
+						w.settle()
+					}
+					w.wantExit(0)
+				})
+			}
 		})
 	}
 }

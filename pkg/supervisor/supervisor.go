@@ -307,7 +307,12 @@ func (s *Supervisor) next(ticks, deadlines <-chan time.Time) func() {
 // afterSignals handles pending signals, then process exits. systemd's KillMode=control-group sends TERM to crank and
 // to the app: the app's exit is then part of a stop, not a failed start.
 func (s *Supervisor) afterSignals() {
-	defer s.onChildren()
+	s.takeSignals()
+	s.onChildren()
+}
+
+// takeSignals handles pending signals, but not so many that everything else has to wait.
+func (s *Supervisor) takeSignals() {
 	for range maxSignals {
 		select {
 		case sig := <-s.signals:
@@ -320,7 +325,7 @@ func (s *Supervisor) afterSignals() {
 
 // onTicked is for what nobody tells: a main process that has another parent ends without a SIGCHLD.
 func (s *Supervisor) onTicked() {
-	s.onChildren()
+	s.afterSignals()
 	s.tendSoon()
 }
 
