@@ -78,16 +78,30 @@ func wrongIP(host string) bool {
 	return err != nil && (strings.Trim(host, "0123456789.") == "" || strings.ContainsRune(host, ':'))
 }
 
+// likelySlots is how many slots Shares looks at: a swap needs two, and more if generations drain for long.
+const likelySlots = 10
+
 // Shares reports whether the target may be answered on a socket that is bound to addr: the port is the same, and so is
-// the host, or either is a wildcard. A port that contains {slot}, {generation} or {pid} is not known yet: false.
+// the host, or either is a wildcard. That is checked for the first generation, and for the slots that a later one is likely to have. A port
+// that contains {pid} is not known yet: false.
 func (t Target) Shares(addr netip.AddrPort) bool {
+	c := first
+	for c.slot = range likelySlots {
+		if t.sharesAs(c, addr) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t Target) sharesAs(c candidate, addr netip.AddrPort) bool {
 	_, authority, _ := strings.Cut(t.text, "://")
 	if end := strings.IndexAny(authority, "/?"); end >= 0 {
 		authority = authority[:end]
 	}
 	port := authority[strings.LastIndexByte(authority, ':')+1:]
-	u, err := t.url(first)
-	if err != nil || strings.ContainsRune(port, '{') || u.Port() != strconv.Itoa(int(addr.Port())) {
+	u, err := t.url(c)
+	if err != nil || strings.Contains(port, "{pid}") || u.Port() != strconv.Itoa(int(addr.Port())) {
 		return false
 	}
 	bound := addr.Addr().Unmap().WithZone("")

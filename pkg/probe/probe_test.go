@@ -436,8 +436,13 @@ func TestShares(t *testing.T) {
 		{"tcp://example.org:8080", "192.0.2.1:8080", false},
 		{"http://127.0.0.1", "127.0.0.1:80", true},
 		{"http://127.0.0.1?a={pid}", "127.0.0.1:80", true},
-		{"http://127.0.0.1:808{generation}/", "127.0.0.1:8081", false}, // found when it is asked
-		{"http://127.0.0.1:808{slot}/", "127.0.0.1:8080", false},       // likewise
+		{"http://127.0.0.1:808{generation}/", "127.0.0.1:8081", true},
+		{"http://127.0.0.1:808{generation}/", "127.0.0.1:8082", false}, // found when it is asked
+		{"http://127.0.0.1:808{slot}/", "127.0.0.1:8080", true},
+		{"http://127.0.0.1:808{slot}/", "127.0.0.1:8081", true}, // of the second generation
+		{"http://127.0.0.1:808{slot}/", "127.0.0.1:8090", false},
+		{"http://127.0.0.{slot}:8080/", "127.0.0.1:8080", true},
+		{"http://127.0.0.1:8{pid}/", "127.0.0.1:81", false},
 		{"http://127.0.0.{generation}:8080/", "0.0.0.0:8080", true},
 	} {
 		target, err := Parse(c.target)
