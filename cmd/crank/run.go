@@ -66,6 +66,9 @@ func run(args []string) int {
 		}
 		return 0
 	case cfg.Idle():
+		for _, w := range cfg.Warnings {
+			fmt.Fprintln(os.Stderr, "crank:", w)
+		}
 		fmt.Fprint(os.Stderr, config.ShortUsage())
 		return exitSelf
 	}
