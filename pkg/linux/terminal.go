@@ -45,7 +45,7 @@ func mayRead() bool {
 		return false
 	}
 	defer Close(tty)
-	return WithoutSignals(func() error {
+	return WithoutSignals(true, func() error {
 		_, err := unix.Read(tty, nil)
 		return err
 	}) != unix.EIO
@@ -66,7 +66,7 @@ func TakeTerminal(fd int) error { return GiveTerminal(fd, unix.Getpgrp()) }
 // GiveTerminal makes a process group of this session the foreground group of its controlling terminal. A caller in the background gets
 // SIGTTOU for that, and a handler would make the kernel restart the call for ever.
 func GiveTerminal(fd, group int) error {
-	return WithoutSignals(func() error {
+	return WithoutSignals(true, func() error {
 		return os.NewSyscallError("ioctl TIOCSPGRP", unix.IoctlSetPointerInt(fd, unix.TIOCSPGRP, group))
 	})
 }

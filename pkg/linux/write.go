@@ -14,7 +14,13 @@ import (
 // terminal has TOSTOP set (termios(3)). The write then fails with EFBIG, or succeeds. It blocks TTIN as well: to read from the terminal in
 // the background fails with EIO. A signal that another process sends is delivered
 // on another thread. write must do its writing in its own goroutine before it returns. WithoutSignals returns what write returns.
-func WithoutSignals(write func() error) error {
+//
+// terminal says that write uses a terminal. If it does not, and no limit is set, there is no signal to block, and the thread stays as it
+// is: a goroutine with a thread of its own makes the Go runtime need one more, and without one (ulimit -u) the runtime ends the program.
+func WithoutSignals(terminal bool, write func() error) error {
+	if !terminal && !limitsFileSize() {
+		return write()
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	block, old := signalSet(unix.SIGXFSZ, unix.SIGTTOU, unix.SIGTTIN), unix.Sigset_t{}
@@ -29,6 +35,12 @@ func WithoutSignals(write func() error) error {
 		err = os.NewSyscallError("rt_sigprocmask", restoreErr)
 	}
 	return err
+}
+
+// limitsFileSize reports whether this process may not write beyond some offset (RLIMIT_FSIZE), as far as can be known.
+func limitsFileSize() bool {
+	var limit unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_FSIZE, &limit) != nil || limit.Cur != unix.RLIM_INFINITY
 }
 
 // signalSet returns a set of signals below 32.

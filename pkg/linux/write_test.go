@@ -43,10 +43,10 @@ func writeAtTheLimit(path string) error {
 		do   func() error
 		want []os.Signal
 	}{
-		{"a write without signals", func() error { return WithoutSignals(write) }, nil},
+		{"a write without signals", func() error { return WithoutSignals(false, write) }, nil},
 		{"a write", write, []os.Signal{syscall.SIGXFSZ}},
 		{"kill", func() error {
-			return errors.Join(WithoutSignals(func() error {
+			return errors.Join(WithoutSignals(false, func() error {
 				return errors.Join(syscall.Kill(os.Getpid(), syscall.SIGXFSZ), expect(came, syscall.SIGXFSZ))
 			}), syscall.EFBIG)
 		}, nil},

@@ -11,9 +11,10 @@ import (
 
 // Destination is crank's own stdout or stderr, written to by the generations and crank's log, each with its own Writer.
 type Destination struct {
-	fd   int
-	line *line
-	lost atomic.Int64
+	fd       int
+	terminal bool
+	line     *line
+	lost     atomic.Int64
 }
 
 // line is the last line of the file behind one or two Destinations.
@@ -28,8 +29,8 @@ var nobody = new(Writer)
 // Destinations returns those of two descriptors, which stay the caller's. If both are the same file, as
 // after 2>&1, writes to one and to the other do not mix either.
 func Destinations(stdout, stderr int) (out, err *Destination) {
-	out = &Destination{fd: stdout, line: new(line)}
-	err = &Destination{fd: stderr, line: new(line)}
+	out = &Destination{fd: stdout, terminal: linux.IsTerminal(stdout), line: new(line)}
+	err = &Destination{fd: stderr, terminal: linux.IsTerminal(stderr), line: new(line)}
 	if sameFile(stdout, stderr) {
 		err.line = out.line
 	}
@@ -99,7 +100,7 @@ func (l *line) wrote(w *Writer, p []byte) {
 // (see os/signal, SIGPIPE), and because O_NONBLOCK must not be set on what others share. The kernel's signals for it reach nobody (see
 // linux.WithoutSignals).
 func (d *Destination) write(p []byte) (n int, err error) {
-	err = linux.WithoutSignals(func() error {
+	err = linux.WithoutSignals(d.terminal, func() error {
 		n, err = d.writeRaw(p)
 		return err
 	})

@@ -196,7 +196,7 @@ func (w *Writer) isWritten(data []byte) bool {
 // replace never touches a file that is not crank's own.
 func (w *Writer) replace(data []byte, dir string) error {
 	temp := filepath.Join(dir, w.tempPrefix()+randomName())
-	if err := linux.WithoutSignals(func() error { return writeTemp(temp, data) }); err != nil {
+	if err := linux.WithoutSignals(false, func() error { return writeTemp(temp, data) }); err != nil {
 		return err
 	}
 	if err := put(temp, w.path); err != nil {
