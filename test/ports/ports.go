@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// Unused returns a port that nobody has now on 127.0.0.1, and that the kernel gives to nobody by itself: clients of other tests cannot
-// have it in the next moment. It panics where there is none.
+// Unused returns a TCP and UDP port that nobody has now on 127.0.0.1, and that the kernel gives to nobody by itself: clients of other tests
+// cannot have it in the next moment. It panics where there is none.
 func Unused() string {
 	for range 1000 {
 		port := strconv.Itoa(10_000 + rand.IntN(20_000))
@@ -28,6 +28,11 @@ func isUnused(port string) bool {
 	if err != nil {
 		return false
 	}
-	l.Close()
+	defer l.Close()
+	datagrams, err := net.ListenPacket("udp4", "127.0.0.1:"+port)
+	if err != nil {
+		return false
+	}
+	datagrams.Close()
 	return true
 }
