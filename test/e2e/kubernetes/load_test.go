@@ -44,7 +44,7 @@ spec:
   - name: load
     image: ` + images.App + `
     imagePullPolicy: IfNotPresent
-    command: [/crank]
+    command: [/crank, -name, load]
     readinessProbe: {exec: {command: [/crankctl, ps]}, periodSeconds: 1, timeoutSeconds: 5}
     securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 `)
